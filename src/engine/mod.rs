@@ -1,0 +1,2 @@
+//! The use cases, one file each.
+#![forbid(unsafe_code)]

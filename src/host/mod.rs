@@ -1,0 +1,2 @@
+//! What the host gives: user namespaces and subordinate ids, systemd.
+#![forbid(unsafe_code)]

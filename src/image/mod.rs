@@ -1,0 +1,2 @@
+//! Images: references, archives and registries.
+#![forbid(unsafe_code)]

@@ -1,0 +1,42 @@
+//! Published ports.
+
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Transport protocol of a published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// `tcp`, `udp` or `sctp`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        }
+    }
+}
+
+/// `-p [IP:][HOST:]CONTAINER[/PROTOCOL]`, with ranges: `length` ports from each number on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// Address on the host; absent: every one, both families.
+    pub host_ip: Option<IpAddr>,
+    /// First port on the host; 0: a free one, chosen at create.
+    pub host_port: u16,
+    /// First port inside.
+    pub container_port: u16,
+    /// How many, at least 1.
+    pub length: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}

@@ -1,0 +1,2 @@
+//! Networks: links, addresses, rules, names, and rootless connectivity.
+#![forbid(unsafe_code)]

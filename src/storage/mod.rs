@@ -1,0 +1,2 @@
+//! Layers, overlay root file systems and volumes.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Every `unsafe` of the program. One system call a function, `io::Result` out, no policy.
