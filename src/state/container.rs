@@ -1,0 +1,266 @@
+//! A container's documents: `config.json`, `exit.json` in DATA and `status.json` in RUN, and what they say together.
+
+use crate::model::container::ContainerSpec;
+use crate::model::id::Id;
+use crate::model::user::IdMaps;
+use crate::state::file::{self, Durability};
+use crate::state::layout::Layout;
+use crate::state::{lock, name};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+/// The number in each of these documents.
+pub const VERSION: u32 = 1;
+
+/// What was created; immutable but for `update` and `rename`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// Format of this document.
+    pub version: u32,
+    /// The id.
+    pub id: Id,
+    /// The name.
+    pub name: String,
+    /// When, in nanoseconds since 1970.
+    pub created_ns: i64,
+    /// The image it was made of; absent with `--rootfs`.
+    pub image: Option<ImageUse>,
+    /// Diff ids (hexadecimal digits of sha256) of the layers, lowest first.
+    #[serde(default)]
+    pub layers: Vec<String>,
+    /// The id maps that were chosen; empty: those of the engine.
+    #[serde(default)]
+    pub id_maps: IdMaps,
+    /// The image's config merged in.
+    pub spec: ContainerSpec,
+}
+
+/// An image as a container remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageUse {
+    /// The image id: hexadecimal digits of the config's sha256.
+    pub id: String,
+    /// The full reference it was found under, or the id.
+    pub name: String,
+    /// Digest of the manifest, `sha256:…`.
+    #[serde(default)]
+    pub digest: String,
+}
+
+/// What a running container's supervisor says of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Format of this document.
+    pub version: u32,
+    /// Where in its life.
+    pub phase: Phase,
+    /// The container's first process, for showing and for `setns`; signals go through the supervisor.
+    pub pid: i32,
+    /// Its start time (field 22 of /proc/PID/stat), to know a reused pid.
+    pub pid_start: u64,
+    /// The supervisor.
+    pub supervisor_pid: i32,
+    /// When it was started, nanoseconds since 1970.
+    pub started_ns: i64,
+    /// How often the restart policy has started it again.
+    pub restarts: u32,
+    /// The cgroup, as `runtime::cgroup` saved it.
+    pub cgroup: serde_json::Value,
+    /// What `network::attach` says (addresses, ports), for `inspect` and `port`.
+    pub network: serde_json::Value,
+    /// Where the log is, if a driver keeps one.
+    pub log_path: Option<String>,
+    /// Health: `starting`, `healthy`, `unhealthy`; empty without a check.
+    pub health: String,
+    /// Stopped on purpose: a restart policy does not start it again.
+    pub stopping: bool,
+    /// Volumes and other facts a front end wants to show.
+    pub shown: BTreeMap<String, String>,
+}
+
+/// Where in its life a container with a supervisor is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The supervisor is at work on it.
+    #[default]
+    Starting,
+    /// Made, its process waits for `start` (podman's `init`).
+    Initialized,
+    /// Running.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Waiting for the restart policy's delay.
+    Restarting,
+}
+
+/// How it ended, last time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Exit {
+    /// Format of this document.
+    pub version: u32,
+    /// Exit code, 128 + n for signal n; 125 to 127 when it never ran; -1 unknown (its supervisor was killed).
+    pub code: i32,
+    /// The kernel killed it for memory.
+    pub oom_killed: bool,
+    /// When it had been started, nanoseconds since 1970; 0: never.
+    pub started_ns: i64,
+    /// When it ended, nanoseconds since 1970.
+    pub finished_ns: i64,
+    /// Why it never ran.
+    pub error: String,
+    /// Ended by `stop` or `kill` of a user: `unless-stopped` leaves it so.
+    pub stopped_by_user: bool,
+    /// Restarts until then.
+    pub restarts: u32,
+    /// Where its log is.
+    pub log_path: Option<String>,
+}
+
+/// The state as people see it, with what belongs to it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    /// Never started.
+    Created,
+    /// Supervised.
+    Live(Status),
+    /// Ended.
+    Exited(Exit),
+}
+
+impl State {
+    /// podman's word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            State::Created => "created",
+            State::Exited(_) => "exited",
+            State::Live(status) => match status.phase {
+                Phase::Starting | Phase::Initialized => "initialized",
+                Phase::Running if status.stopping => "stopping",
+                Phase::Running => "running",
+                Phase::Paused => "paused",
+                Phase::Restarting => "restarting",
+            },
+        }
+    }
+
+    /// Whether a process of it exists.
+    pub fn is_live(&self) -> bool {
+        matches!(self, State::Live(_))
+    }
+}
+
+impl ContainerRecord {
+    /// Where `config.json` is.
+    pub fn path(layout: &Layout, id: &Id) -> PathBuf {
+        layout.container(id).join("config.json")
+    }
+
+    /// Read a record.
+    ///
+    /// # Errors
+    /// Names the file when it is missing or not ours.
+    pub fn load(layout: &Layout, id: &Id) -> Result<ContainerRecord> {
+        let path = ContainerRecord::path(layout, id);
+        let record: ContainerRecord =
+            file::read_json(&path)?.with_context(|| format!("read {}: no such file", path.display()))?;
+        anyhow::ensure!(
+            record.version <= VERSION,
+            "{} has version {}, this coracle knows {VERSION}",
+            path.display(),
+            record.version
+        );
+        Ok(record)
+    }
+
+    /// Write it again (`update`, `rename`), under the container's lock.
+    pub fn save(&self, layout: &Layout) -> Result<()> {
+        file::replace_json(&ContainerRecord::path(layout, &self.id), self, Durability::Durable)
+    }
+
+    /// Whether nobody will read the record after a crash: it goes with its process.
+    pub fn durability(&self) -> Durability {
+        if self.spec.lifecycle.remove { Durability::Volatile } else { Durability::Durable }
+    }
+}
+
+/// What is true of a container now. Costs one `flock` attempt and one read.
+///
+/// A container whose supervisor died without a word is reported as exited with code -1.
+pub fn state(layout: &Layout, id: &Id) -> Result<State> {
+    if is_alive(layout, id)? {
+        let path = layout.running(id).join("status.json");
+        // Between taking `alive` and the first status there is nothing to read: it is starting.
+        return Ok(State::Live(file::read_json(&path)?.unwrap_or_default()));
+    }
+    let exit: Option<Exit> = file::read_json(&layout.container(id).join("exit.json"))?;
+    // A status without a living supervisor is an orphan's: newer than any exit that was written before it.
+    let orphan: Option<Status> = file::read_json(&layout.running(id).join("status.json"))?;
+    Ok(match (exit, orphan) {
+        (exit, Some(status)) if exit.as_ref().is_none_or(|exit| exit.finished_ns < status.started_ns) => {
+            State::Exited(Exit {
+                version: VERSION,
+                code: -1,
+                started_ns: status.started_ns,
+                finished_ns: status.started_ns,
+                error: "its supervisor was killed".to_owned(),
+                restarts: status.restarts,
+                log_path: status.log_path,
+                ..Exit::default()
+            })
+        }
+        (Some(exit), _) => State::Exited(exit),
+        (None, _) => State::Created,
+    })
+}
+
+/// Whether a supervisor holds the container's `alive`.
+pub fn is_alive(layout: &Layout, id: &Id) -> Result<bool> {
+    let path = layout.alive(id);
+    match lock::try_lock(&path, lock::Rank::Container, lock::Mode::Shared) {
+        Ok(Some(_)) => Ok(false),
+        Ok(None) => Ok(true),
+        Err(_) if !path.exists() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The ids of all containers, in no order. Entries that are no container's are passed over.
+pub fn list(layout: &Layout) -> Result<Vec<Id>> {
+    let entries = match std::fs::read_dir(layout.containers()) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("read {}", layout.containers().display())),
+    };
+    Ok(entries.flatten().filter_map(|entry| Id::parse(&entry.file_name().to_string_lossy()).ok()).collect())
+}
+
+/// Find a container by name, whole id, or unambiguous beginning of an id. `Ok(None)`: there is none.
+pub fn find(layout: &Layout, wanted: &str) -> Result<Option<Id>> {
+    if crate::model::id::check_name(wanted).is_err() {
+        return Ok(None);
+    }
+    if let Some(id) = name::owner(layout, wanted)?
+        && layout.container(&id).exists()
+    {
+        return Ok(Some(id));
+    }
+    if let Ok(id) = Id::parse(wanted) {
+        return Ok(layout.container(&id).exists().then_some(id));
+    }
+    if !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(None);
+    }
+    let mut matching = list(layout)?.into_iter().filter(|id| id.as_str().starts_with(wanted));
+    match (matching.next(), matching.next()) {
+        (Some(id), None) => Ok(Some(id)),
+        (Some(_), Some(_)) => anyhow::bail!("more than one result for container ID {wanted}"),
+        _ => Ok(None),
+    }
+}
