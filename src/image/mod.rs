@@ -1,2 +1,4 @@
 //! Images: references, archives and registries.
 #![forbid(unsafe_code)]
+
+pub mod manifest;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod container;
+pub mod digest;
 pub mod health;
 pub mod id;
 pub mod mount;
