@@ -1,9 +1,158 @@
 //! The command line: one file per verb.
+//!
+//! A verb's file holds, in this order, its `Args` (the doc comment is its help and man page) and
+//! `pub fn run(args: Args, engine: &Engine) -> Result<ExitCode>`. The table [`VERBS`] names them all; parsing builds the
+//! clap command of the one verb that was typed and of no other, so that `version` does not pay for the options of `run`.
+
 #![forbid(unsafe_code)]
 
 pub mod flag;
+mod global;
 pub mod present;
+mod table;
 
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+mod version;
+
+use crate::engine::Engine;
+use crate::failure::{self, Failure, Kind};
+use anyhow::Result;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub use table::{Entry, VERBS};
+
+/// A command that can be typed.
+pub struct Verb {
+    /// Its name.
+    pub name: &'static str,
+    /// Other names for it.
+    pub aliases: &'static [&'static str],
+    /// Whether it works on files of the user's subordinate ids.
+    pub enter: Enter,
+    /// Its clap definition.
+    pub command: fn() -> clap::Command,
+    /// What it does.
+    pub run: fn(&ArgMatches, &Engine) -> Result<ExitCode>,
+}
+
+/// Whether an ordinary user's command must be root in a user namespace of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enter {
+    /// It reads records or talks to supervisors only: no id-map helpers are run.
+    Outside,
+    /// It touches layers, mounts or starts containers.
+    Inside,
+}
+
+/// Parse, dispatch, print the failure.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match dispatch(&arguments) {
+        Ok(code) => code,
+        Err(error) => report(&error),
+    }
+}
+
+fn dispatch(arguments: &[OsString]) -> Result<ExitCode> {
+    let (global, rest) = match global::parse(arguments)? {
+        global::Parsed::Verb(global, rest) => (global, rest),
+        global::Parsed::Done(code) => return Ok(code),
+    };
+    let (verb, path, rest) = find(VERBS, "coracle", &rest)?;
+    let mut command = (verb.command)().name(verb.name).bin_name(path.clone()).no_binary_name(true);
+    command = command.disable_version_flag(true);
+    let matches = match command.try_get_matches_from_mut(rest) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&path, error),
+    };
+    let engine = global.open(verb.enter)?;
+    (verb.run)(&matches, &engine)
+}
+
+/// Walk from group to group down to a verb.
+fn find<'a>(
+    entries: &'static [Entry],
+    path: &str,
+    words: &'a [OsString],
+) -> Result<(&'static Verb, String, &'a [OsString])> {
+    let Some((word, rest)) = words.split_first() else {
+        return Err(Failure::new(Kind::Engine, format!("missing command `{path} COMMAND`"))
+            .hint(format!("`{path} --help` lists the commands"))
+            .into());
+    };
+    let word = word.to_string_lossy();
+    for entry in entries {
+        match entry {
+            Entry::Verb(verb) if verb.name == word || verb.aliases.contains(&word.as_ref()) => {
+                return Ok((verb, format!("{path} {}", verb.name), rest));
+            }
+            Entry::Group { name, entries, .. } if *name == word => {
+                let path = format!("{path} {name}");
+                if rest.first().is_none_or(|next| next == "--help" || next == "-h") {
+                    present::text(&table::group_help(&path, entries))?;
+                    return Err(
+                        Failure::new(if rest.is_empty() { Kind::Silent(125) } else { Kind::Silent(0) }, "").into()
+                    );
+                }
+                return find(entries, &path, rest);
+            }
+            _ => {}
+        }
+    }
+    Err(Failure::new(Kind::Engine, format!("unrecognized command `{path} {word}`"))
+        .hint(match table::similar(entries, &word) {
+            Some(name) => format!("did you mean `{path} {name}`?"),
+            None => format!("`{path} --help` lists the commands"),
+        })
+        .into())
+}
+
+/// What clap says of a wrong command line, in our words; help is no failure.
+fn usage(path: &str, error: clap::Error) -> Result<ExitCode> {
+    use clap::error::ErrorKind;
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        present::text(&error.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let message = text.split("\n\n").next().unwrap_or(text).trim().replace('\n', " ");
+    let verb = path.strip_prefix("coracle ").unwrap_or(path);
+    Err(Failure::new(Kind::Engine, format!("{verb}: {message}"))
+        .hint(format!("`{path} --help` shows the options"))
+        .into())
+}
+
+/// The one place that prints a failure.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let kind = failure::kind_of(error);
+    let broken_pipe = error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+    });
+    if broken_pipe && kind == Kind::Engine {
+        return ExitCode::SUCCESS;
+    }
+    let message = failure::message_of(error);
+    if !matches!(kind, Kind::Silent(_)) && !message.is_empty() {
+        eprintln!("coracle: {message}");
+        if let Some(hint) = failure::hint_of(error) {
+            eprintln!("hint: {hint}");
+        }
+    }
+    ExitCode::from(kind.exit_code())
+}
+
+/// The whole tree of commands, for help, man pages and completions.
+pub fn tree() -> clap::Command {
+    let mut command = global::Global::command().name("coracle");
+    for entry in VERBS {
+        command = command.subcommand(table::clap_command(entry));
+    }
+    command
+}
+
+/// Read `Args` out of what clap matched; they were checked already, so this does not fail on user input.
+fn arguments<A: FromArgMatches>(matches: &ArgMatches) -> Result<A> {
+    A::from_arg_matches(matches).map_err(|error| anyhow::anyhow!("{}", error.to_string().trim()))
 }

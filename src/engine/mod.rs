@@ -1,2 +1,20 @@
-//! The use cases, one file each.
+//! The use cases, one file each: what a command, an API request or a kube manifest asks for, done.
+//!
+//! The engine reads and writes records and talks to supervisors; it starts no container itself (that is `supervisor`).
 #![forbid(unsafe_code)]
+
+use crate::host::userns::Privilege;
+use crate::state::layout::Layout;
+
+/// What every use case needs to know.
+#[derive(Debug)]
+pub struct Engine {
+    /// Where everything is.
+    pub layout: Layout,
+    /// As whom we work.
+    pub privilege: Privilege,
+    /// `--cgroup-manager`; absent: systemd where it runs and is ours to ask, else cgroupfs.
+    pub cgroup_manager: Option<String>,
+    /// The command line, for `CreateCommand`.
+    pub arguments: Vec<String>,
+}

@@ -1,2 +1,4 @@
 //! What the host gives: user namespaces and subordinate ids, systemd.
 #![forbid(unsafe_code)]
+
+pub mod userns;

@@ -55,7 +55,13 @@ impl fmt::Display for ByteSize {
             unit += 1;
         }
         let unit = ["B", "kB", "MB", "GB", "TB", "PB"][unit];
-        let digits = if value >= 100.0 { 1 } else if value >= 10.0 { 2 } else { 3 };
+        let digits = if value >= 100.0 {
+            1
+        } else if value >= 10.0 {
+            2
+        } else {
+            3
+        };
         let text = format!("{value:.digits$}");
         let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
         write!(formatter, "{text}{unit}")
@@ -99,7 +105,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0", 0), ("512m", 512 << 20), ("1.5g", 3 << 29), ("64KiB", 65536), ("10b", 10), ("1 k", 1024)] {
+        for (text, bytes) in
+            [("0", 0), ("512m", 512 << 20), ("1.5g", 3 << 29), ("64KiB", 65536), ("10b", 10), ("1 k", 1024)]
+        {
             assert_eq!(text.parse::<ByteSize>().unwrap().0, bytes, "{text}");
         }
         for text in ["", "m", "-1", "1x", "1..5k", "99999999999999999999", "20000p"] {
@@ -109,7 +117,8 @@ mod tests {
 
     #[test]
     fn human() {
-        for (bytes, text) in [(0, "0B"), (999, "999B"), (1000, "1kB"), (1_234_567, "1.235MB"), (12_345_678, "12.35MB")] {
+        for (bytes, text) in [(0, "0B"), (999, "999B"), (1000, "1kB"), (1_234_567, "1.235MB"), (12_345_678, "12.35MB")]
+        {
             assert_eq!(ByteSize(bytes).to_string(), text);
         }
     }

@@ -1,1 +1,3 @@
 //! Every `unsafe` of the program. One system call a function, `io::Result` out, no policy.
+
+pub mod fork;

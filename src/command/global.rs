@@ -1,0 +1,158 @@
+//! The options before the verb, and what they decide: where the store is.
+
+use super::Enter;
+use crate::engine::Engine;
+use crate::failure::{Failure, Kind};
+use crate::host::userns;
+use crate::state::{layout::Layout, version};
+use anyhow::{Context, Result};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use std::ffi::OsString;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Run, build and manage containers, without a daemon.
+#[derive(Parser, Debug, Default)]
+#[command(name = "coracle", version, disable_help_subcommand = true, allow_external_subcommands = true)]
+pub struct Global {
+    /// Directory of images, containers, volumes and networks.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Directory of what runs.
+    #[arg(long, value_name = "DIR")]
+    pub runroot: Option<PathBuf>,
+    /// Who makes cgroups: `systemd` or `cgroupfs`.
+    #[arg(long, value_name = "MANAGER", value_parser = ["systemd", "cgroupfs"])]
+    pub cgroup_manager: Option<String>,
+    /// Messages below this level are not shown.
+    #[arg(long, value_name = "LEVEL", value_parser = ["trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"])]
+    pub log_level: Option<String>,
+    /// The same as `--log-level debug`.
+    #[arg(short = 'D', long, hide = true)]
+    pub debug: bool,
+    /// Storage driver; `overlay` is the only one.
+    #[arg(long, value_name = "DRIVER", value_parser = ["overlay"])]
+    pub storage_driver: Option<String>,
+    /// Where events are kept; `file` is the only backend.
+    #[arg(long, value_name = "BACKEND", value_parser = ["file", "none"], hide = true)]
+    pub events_backend: Option<String>,
+}
+
+/// What the words before the verb came to.
+pub enum Parsed {
+    /// The options, and the verb with all after it.
+    Verb(Global, Vec<OsString>),
+    /// Help or version was printed.
+    Done(ExitCode),
+}
+
+/// Split the command line at the verb.
+pub fn parse(arguments: &[OsString]) -> Result<Parsed> {
+    let mut command = Global::command().bin_name("coracle");
+    let matches = match command.try_get_matches_from_mut(arguments) {
+        Ok(matches) => matches,
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
+            super::present::text(&super::tree().render_help().to_string())?;
+            return Ok(Parsed::Done(ExitCode::SUCCESS));
+        }
+        Err(error) => return super::usage("coracle", error).map(Parsed::Done),
+    };
+    let mut rest = Vec::new();
+    if let Some((name, below)) = matches.subcommand() {
+        rest.push(OsString::from(name));
+        rest.extend(below.get_many::<OsString>("").into_iter().flatten().cloned());
+    }
+    // `help VERB` is `VERB --help`.
+    if rest.first().is_some_and(|word| word == "help") {
+        rest.remove(0);
+        if rest.is_empty() {
+            super::present::text(&super::tree().render_help().to_string())?;
+            return Ok(Parsed::Done(ExitCode::SUCCESS));
+        }
+        rest.push("--help".into());
+    }
+    let global = Global::from_arg_matches(&matches).unwrap_or_default();
+    Ok(Parsed::Verb(global, rest))
+}
+
+impl Global {
+    /// Open the store, as the user who is asked for.
+    pub fn open(self, enter: Enter) -> Result<Engine> {
+        let caller = userns::Caller::current();
+        let data = match &self.root {
+            Some(root) => absolute(root)?,
+            None => default_data(&caller)?,
+        };
+        let run = match (&self.runroot, &self.root) {
+            (Some(runroot), _) => absolute(runroot)?,
+            // A store elsewhere has its own RUN: two stores never mix what runs.
+            (None, Some(_)) => data.join("run"),
+            (None, None) => default_run(&caller)?,
+        };
+        let layout = Layout::new(data, run);
+        version::open(&layout)?;
+        let privilege = match enter {
+            Enter::Outside => userns::outside(&caller),
+            Enter::Inside => userns::enter(&caller, layout.run())?,
+        };
+        Ok(Engine { layout, privilege, cgroup_manager: self.cgroup_manager, arguments: std::env::args().collect() })
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("read {}", path.display()))
+}
+
+fn default_data(caller: &userns::Caller) -> Result<PathBuf> {
+    if caller.is_root() {
+        return Ok(PathBuf::from("/var/lib/coracle"));
+    }
+    if let Some(directory) = absolute_env("XDG_DATA_HOME") {
+        return Ok(directory.join("coracle"));
+    }
+    let home = absolute_env("HOME").ok_or_else(|| {
+        Failure::new(Kind::Engine, "find the store: neither XDG_DATA_HOME nor HOME is set")
+            .hint("set HOME, or name a directory with --root")
+    })?;
+    Ok(home.join(".local/share/coracle"))
+}
+
+fn default_run(caller: &userns::Caller) -> Result<PathBuf> {
+    if caller.is_root() {
+        return Ok(PathBuf::from("/run/coracle"));
+    }
+    if let Some(directory) = absolute_env("XDG_RUNTIME_DIR")
+        && is_ours(&directory, caller.uid)
+    {
+        return Ok(directory.join("coracle"));
+    }
+    // cron, su, a unit: no XDG_RUNTIME_DIR.
+    let directory = PathBuf::from(format!("/run/user/{}", caller.uid));
+    if is_ours(&directory, caller.uid) {
+        return Ok(directory.join("coracle"));
+    }
+    let directory = PathBuf::from(format!("/tmp/coracle-run-{}", caller.uid));
+    match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(error).with_context(|| format!("make {}", directory.display()));
+        }
+        _ => {}
+    }
+    // Somebody else may have made it first, in a directory that all may write.
+    let metadata = std::fs::symlink_metadata(&directory).with_context(|| format!("read {}", directory.display()))?;
+    if !metadata.is_dir() || metadata.uid() != caller.uid || metadata.mode() & 0o077 != 0 {
+        return Err(Failure::new(Kind::Engine, format!("{} is not a directory of yours alone", directory.display()))
+            .hint("remove it, or set XDG_RUNTIME_DIR")
+            .into());
+    }
+    Ok(directory.join("coracle"))
+}
+
+fn absolute_env(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn is_ours(directory: &Path, uid: u32) -> bool {
+    std::fs::metadata(directory).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == uid)
+}

@@ -1,0 +1,85 @@
+//! The table of verbs: every name that can be typed, and its file.
+
+use super::{Enter, Verb};
+
+/// A line of the table.
+pub enum Entry {
+    /// A command.
+    Verb(Verb),
+    /// A word with commands below it.
+    Group {
+        /// The word.
+        name: &'static str,
+        /// One line of help.
+        about: &'static str,
+        /// What is below.
+        entries: &'static [Entry],
+    },
+}
+
+/// `verb!("name" | "alias" => path::to::file, Inside)`: the file has `Args` and `run`.
+macro_rules! verb {
+    ($name:literal $(| $alias:literal)* => $($path:ident)::+, $enter:ident) => {
+        Entry::Verb(Verb {
+            name: $name,
+            aliases: &[$($alias),*],
+            enter: Enter::$enter,
+            command: || <super::$($path::)+Args as clap::CommandFactory>::command(),
+            run: |matches, engine| super::$($path::)+run(super::arguments(matches)?, engine),
+        })
+    };
+}
+
+/// Everything that can be typed. Hidden ones (`supervise`, `document`, …) start with two underscores in none: they are
+/// marked hidden in their clap definition.
+pub const VERBS: &[Entry] = &[verb!("version" => version, Outside)];
+
+/// The clap command of an entry with all below it.
+pub fn clap_command(entry: &Entry) -> clap::Command {
+    match entry {
+        Entry::Verb(verb) => {
+            (verb.command)().name(verb.name).visible_aliases(verb.aliases.iter().copied()).disable_version_flag(true)
+        }
+        Entry::Group { name, about, entries } => {
+            let mut command = clap::Command::new(*name).about(*about).subcommand_required(true);
+            for entry in *entries {
+                command = command.subcommand(clap_command(entry));
+            }
+            command
+        }
+    }
+}
+
+/// What `coracle GROUP --help` prints.
+pub fn group_help(path: &str, entries: &'static [Entry]) -> String {
+    let mut command = clap::Command::new("coracle").bin_name(path.to_owned()).disable_help_subcommand(true);
+    for entry in entries {
+        command = command.subcommand(clap_command(entry));
+    }
+    command.render_help().to_string()
+}
+
+/// The name that was probably meant: at most two letters off.
+pub fn similar(entries: &'static [Entry], word: &str) -> Option<&'static str> {
+    let names = entries.iter().map(|entry| match entry {
+        Entry::Verb(verb) => verb.name,
+        Entry::Group { name, .. } => name,
+    });
+    names.map(|name| (distance(name, word), name)).filter(|(distance, _)| *distance <= 2).min().map(|(_, name)| name)
+}
+
+/// Levenshtein's distance.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let substitute = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
