@@ -12,6 +12,7 @@ pub mod id;
 pub mod mount;
 pub mod network;
 pub mod port;
+pub mod pull;
 pub mod resource;
 pub mod security;
 pub mod unit;

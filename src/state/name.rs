@@ -3,30 +3,44 @@
 use crate::model::id::Id;
 use crate::state::layout::Layout;
 use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// Take a name for a container.
-///
-/// # Returns
-/// `Ok(None)`: it is ours. `Ok(Some(id))`: taken by that container.
-pub fn take(layout: &Layout, name: &str, id: &Id) -> Result<Option<Id>> {
-    let link = layout.names().join(name);
-    let target = Path::new("../containers").join(id.as_str());
-    for _ in 0..8 {
-        match std::os::unix::fs::symlink(&target, &link) {
-            Ok(()) => return Ok(None),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("make {}", link.display())),
-        }
-        match owner(layout, name)? {
-            Some(owner) if layout.container(&owner).exists() => return Ok(Some(owner)),
-            // The container is gone (killed between the two removals): the name is free again.
-            Some(_) => remove_stale(layout, name)?,
-            None => {}
-        }
+/// The right to give and change names. Held between taking a name and the container's directory becoming visible, so
+/// that a name whose container is not there is stale for certain.
+pub struct Names<'a> {
+    layout: &'a Layout,
+    _lock: Flock<File>,
+}
+
+impl<'a> Names<'a> {
+    /// Wait for the right; it is held for a few system calls only.
+    pub fn lock(layout: &'a Layout) -> Result<Names<'a>> {
+        let path = layout.names();
+        let file = File::open(&path).with_context(|| format!("lock {}", path.display()))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+        Ok(Names { layout, _lock: lock })
     }
-    anyhow::bail!("name {name}: it keeps being taken and freed")
+
+    /// Take a name for a container.
+    ///
+    /// # Returns
+    /// `Ok(None)`: it is this container's. `Ok(Some(id))`: taken by that one.
+    pub fn take(&self, name: &str, id: &Id) -> Result<Option<Id>> {
+        let link = self.layout.names().join(name);
+        let target = Path::new("../containers").join(id.as_str());
+        if let Some(owner) = owner(self.layout, name)? {
+            if self.layout.container(&owner).exists() {
+                return Ok(Some(owner));
+            }
+            // Its container is gone (killed between two removals): the name is free again.
+            std::fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
+        }
+        std::os::unix::fs::symlink(&target, &link).with_context(|| format!("make {}", link.display()))?;
+        Ok(None)
+    }
 }
 
 /// Whose name it is; `None` when free.
@@ -52,23 +66,5 @@ pub fn release(layout: &Layout, name: &str, id: &Id) -> Result<()> {
             _ => {}
         }
     }
-    Ok(())
-}
-
-/// Remove a link whose container is gone. It is moved away under its own name first and looked at again, so that a new
-/// owner who came in between is put back rather than lost.
-fn remove_stale(layout: &Layout, name: &str) -> Result<()> {
-    let link = layout.names().join(name);
-    let aside = crate::state::file::staging_name(&layout.tmp(), "name");
-    if std::fs::rename(&link, &aside).is_err() {
-        return Ok(());
-    }
-    let target = std::fs::read_link(&aside)?;
-    let id = Id::parse(&target.file_name().unwrap_or_default().to_string_lossy())?;
-    if layout.container(&id).exists() {
-        // Somebody took it in between: give it back, unless a third has it already.
-        let _ = std::os::unix::fs::symlink(&target, &link);
-    }
-    let _ = std::fs::remove_file(&aside);
     Ok(())
 }
