@@ -69,8 +69,7 @@ pub(super) fn list(record: &ContainerRecord, facts: &Facts) -> Result<(Vec<Mount
     }
     // Parents first; among equals the order given. The fixed ones under /dev come after /dev by the same rule.
     entries.sort_by_key(|entry| Path::new(&entry.target).components().count());
-    let prepared =
-        entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.prepared?))).collect();
+    let prepared = entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.prepared?))).collect();
     Ok((entries.into_iter().map(|entry| entry.mount).collect(), prepared))
 }
 
@@ -100,7 +99,8 @@ fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
 /// What every container has.
 fn fixed(record: &ContainerRecord, facts: &Facts) -> Vec<Mount> {
     let spec = &record.spec;
-    let mut list = vec![proc(record, facts), mount("/dev", "tmpfs", "tmpfs", &dev_options(spec)), devpts(record, facts)];
+    let mut list =
+        vec![proc(record, facts), mount("/dev", "tmpfs", "tmpfs", &dev_options(spec)), devpts(record, facts)];
     list.push(sys(record, facts));
     list.push(cgroup(record, facts));
     if !(facts.rootless && spec.namespaces.ipc == NamespaceMode::Host) {
@@ -143,7 +143,8 @@ fn proc(record: &ContainerRecord, facts: &Facts) -> Mount {
 fn devpts(record: &ContainerRecord, facts: &Facts) -> Mount {
     let mut options = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     // Group 5 is tty on most systems; it must be mapped to be named.
-    let mapped = record.id_maps.gid.is_empty() || record.id_maps.gid.iter().any(|range| (range.inside..range.inside.saturating_add(range.size)).contains(&5));
+    let mapped = record.id_maps.gid.is_empty()
+        || record.id_maps.gid.iter().any(|range| (range.inside..range.inside.saturating_add(range.size)).contains(&5));
     if !facts.single_id && mapped {
         options.push("gid=5");
     }
@@ -173,8 +174,10 @@ fn cgroup(record: &ContainerRecord, facts: &Facts) -> Mount {
 /// What systemd wants to find (systemd.io/CONTAINER_INTERFACE).
 fn systemd() -> Vec<Mount> {
     let options = ["rw", "nosuid", "nodev", "tmpcopyup", "mode=755"];
-    let mut list: Vec<Mount> =
-        ["/run", "/run/lock", "/var/log/journal"].iter().map(|target| mount(target, "tmpfs", "tmpfs", &options)).collect();
+    let mut list: Vec<Mount> = ["/run", "/run/lock", "/var/log/journal"]
+        .iter()
+        .map(|target| mount(target, "tmpfs", "tmpfs", &options))
+        .collect();
     list.push(mount("/tmp", "tmpfs", "tmpfs", &["rw", "nosuid", "nodev", "tmpcopyup", "mode=1777"]));
     list
 }
@@ -185,11 +188,9 @@ fn unprepared(wanted: &Wanted) -> Option<Mount> {
     let (kind, source) = match &wanted.source {
         MountSource::Tmpfs { size, mode, copy_up } => {
             // docker's and podman's default for a user's tmpfs.
-            for (given, default) in [
-                (wanted.options.nosuid, "nosuid"),
-                (wanted.options.nodev, "nodev"),
-                (wanted.options.noexec, "noexec"),
-            ] {
+            for (given, default) in
+                [(wanted.options.nosuid, "nosuid"), (wanted.options.nodev, "nodev"), (wanted.options.noexec, "noexec")]
+            {
                 if given.is_none() && default != "noexec" {
                     options.push(default.to_owned());
                 }
@@ -202,7 +203,8 @@ fn unprepared(wanted: &Wanted) -> Option<Mount> {
         MountSource::Ramfs => ("ramfs", "ramfs"),
         MountSource::Devpts { uid, gid, mode, max } => {
             options.extend(["newinstance".to_owned(), "ptmxmode=0666".to_owned()]);
-            let mut number = |name: &str, value: Option<u32>| options.extend(value.map(|value| format!("{name}={value}")));
+            let mut number =
+                |name: &str, value: Option<u32>| options.extend(value.map(|value| format!("{name}={value}")));
             number("uid", *uid);
             number("gid", *gid);
             number("max", *max);

@@ -6,7 +6,9 @@ use crate::model::container::ContainerSpec;
 use crate::model::resource::Ulimit;
 use crate::state::container::ContainerRecord;
 use anyhow::{Context, Result};
-use oci_spec::runtime::{Box as ConsoleBox, BoxBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, User};
+use oci_spec::runtime::{
+    Box as ConsoleBox, BoxBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, User,
+};
 
 /// What the kernel calls "no limit".
 const INFINITY: u64 = u64::MAX;
@@ -48,7 +50,11 @@ fn arguments(spec: &ContainerSpec, _facts: &Facts) -> Result<Vec<String>> {
     arguments.extend(spec.process.entrypoint.iter().flatten().cloned());
     arguments.extend(spec.process.command.iter().cloned());
     if arguments.len() == before {
-        return Err(Failure::new(Kind::Engine, "no command or entrypoint provided, and no CMD or ENTRYPOINT from image").into());
+        return Err(Failure::new(
+            Kind::Engine,
+            "no command or entrypoint provided, and no CMD or ENTRYPOINT from image",
+        )
+        .into());
     }
     Ok(arguments)
 }

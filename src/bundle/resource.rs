@@ -87,7 +87,8 @@ fn pids(limit: Option<i64>) -> Option<LinuxPids> {
 }
 
 fn block_io(wanted: &Resources, numbers: &BlockDevices) -> Result<Option<LinuxBlockIo>> {
-    let lists = [&wanted.blkio_weight_device, &wanted.read_bps, &wanted.write_bps, &wanted.read_iops, &wanted.write_iops];
+    let lists =
+        [&wanted.blkio_weight_device, &wanted.read_bps, &wanted.write_bps, &wanted.read_iops, &wanted.write_iops];
     if wanted.blkio_weight.is_none() && lists.iter().all(|list| list.is_empty()) {
         return Ok(None);
     }
@@ -123,7 +124,8 @@ fn block_io(wanted: &Resources, numbers: &BlockDevices) -> Result<Option<LinuxBl
 
 /// The paths of all block devices that are limited.
 pub fn block_device_paths(wanted: &Resources) -> impl Iterator<Item = &str> {
-    let lists = [&wanted.blkio_weight_device, &wanted.read_bps, &wanted.write_bps, &wanted.read_iops, &wanted.write_iops];
+    let lists =
+        [&wanted.blkio_weight_device, &wanted.read_bps, &wanted.write_bps, &wanted.read_iops, &wanted.write_iops];
     lists.into_iter().flatten().map(|value| value.path.as_str())
 }
 

@@ -145,10 +145,8 @@ pub fn glob(pattern: &str, text: &str) -> bool {
 /// Asked sysctls, and podman's default that lets every group use ping sockets.
 pub fn sysctl(spec: &ContainerSpec, facts: &Facts) -> HashMap<String, String> {
     let mut sysctl: HashMap<String, String> = HashMap::new();
-    let own_network = !matches!(
-        spec.network.mode,
-        Some(NetworkMode::Host | NetworkMode::Container(_) | NetworkMode::Path(_))
-    );
+    let own_network =
+        !matches!(spec.network.mode, Some(NetworkMode::Host | NetworkMode::Container(_) | NetworkMode::Path(_)));
     if own_network && !facts.rootless {
         sysctl.insert("net.ipv4.ping_group_range".to_owned(), "0 0".to_owned());
     }
@@ -213,7 +211,10 @@ mod tests {
             cap_drop: vec!["CAP_CHOWN".to_owned()],
             ..Security::default()
         };
-        assert_eq!(bounding(&security).unwrap_err().to_string(), "capability \"CAP_CHOWN\" cannot be dropped and added");
+        assert_eq!(
+            bounding(&security).unwrap_err().to_string(),
+            "capability \"CAP_CHOWN\" cannot be dropped and added"
+        );
     }
 
     #[test]

@@ -3,6 +3,10 @@
 //! The engine reads and writes records and talks to supervisors; it starts no container itself (that is `supervisor`).
 #![forbid(unsafe_code)]
 
+pub mod create;
+mod idmap;
+mod merge;
+
 use crate::host::userns::Privilege;
 use crate::state::layout::Layout;
 

@@ -103,6 +103,8 @@ pub struct Process {
     pub unset_env_all: bool,
     /// `--workdir`.
     pub workdir: Option<String>,
+    /// The directory is the image's and is made when missing; one named on the command line must be there.
+    pub workdir_of_image: bool,
     /// `--user`.
     pub user: Option<UserRef>,
     /// `--group-add`: names or numbers.

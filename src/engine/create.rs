@@ -1,0 +1,265 @@
+//! Create a container: find its image, merge the image's config into the wish once, give it id, name and directory.
+
+use crate::engine::{Engine, idmap, merge};
+use crate::failure::{Failure, Kind};
+use crate::model::container::{ContainerSpec, NamespaceMode, RootSource};
+use crate::model::id::{self, Id};
+use crate::model::mount::{Mount, MountSource};
+use crate::model::network::NetworkMode;
+use crate::model::pull::Pull;
+use crate::model::user::UserNamespace;
+use crate::state::container::{self, ContainerRecord, ImageUse, VERSION};
+use crate::state::event::{self, Event};
+use crate::state::file::{self, Durability};
+use crate::state::name::Names;
+use anyhow::{Context, Result};
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+/// What create is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// The container.
+    pub spec: ContainerSpec,
+    /// `--name`; absent: one is made up.
+    pub name: Option<String>,
+    /// `--replace`: remove whoever has the name.
+    pub replace: bool,
+    /// About a missing image.
+    pub pull: Pull,
+}
+
+/// Create it.
+///
+/// # Errors
+/// Exit code 125: unknown image, taken name, a reference to a container that is not there. Nothing is left behind.
+pub fn create(engine: &Engine, wish: Wish) -> Result<ContainerRecord> {
+    let Wish { mut spec, name, replace, pull } = wish;
+    if let Some(name) = &name {
+        id::check_name(name)?;
+    }
+    let (image, layers) = match spec.root.clone() {
+        RootSource::Image(reference) => {
+            let image = find_image(engine, &reference, &pull)?;
+            merge::merge(&mut spec, &image.config)?;
+            (Some(image.used), image.layers)
+        }
+        RootSource::Directory { .. } | RootSource::Unset => {
+            merge::merge(&mut spec, &Default::default())?;
+            (None, Vec::new())
+        }
+    };
+    resolve_references(engine, &mut spec)?;
+    let id = Id::from_random(random()?);
+    spec.network.mode.get_or_insert_with(|| default_network(engine));
+    let id_maps = idmap::choose(engine, &mut spec)?;
+    name_volumes(&mut spec)?;
+    let mut record = ContainerRecord {
+        version: VERSION,
+        id,
+        name: String::new(),
+        created_ns: event::now_ns(),
+        image,
+        layers,
+        id_maps,
+        spec,
+    };
+    publish(engine, &mut record, name, replace)?;
+    event::record(&engine.layout, event_of(&record, "create"));
+    Ok(record)
+}
+
+/// An event about a container.
+pub fn event_of(record: &ContainerRecord, status: &str) -> Event {
+    Event {
+        kind: "container".to_owned(),
+        status: status.to_owned(),
+        id: record.id.to_string(),
+        name: record.name.clone(),
+        image: record.image.as_ref().map(|image| image.name.clone()).unwrap_or_default(),
+        attributes: record.spec.labels.clone(),
+        ..Event::default()
+    }
+}
+
+/// An image as create needs it.
+struct Found {
+    used: ImageUse,
+    layers: Vec<String>,
+    config: crate::model::image::ImageConfig,
+}
+
+fn find_image(_engine: &Engine, reference: &str, _pull: &Pull) -> Result<Found> {
+    Err(Failure::new(Kind::Engine, format!("{reference}: image not known")).into())
+}
+
+/// Names of other containers become ids, so that a rename does not break them.
+fn resolve_references(engine: &Engine, spec: &mut ContainerSpec) -> Result<()> {
+    let namespaces = &mut spec.namespaces;
+    let modes =
+        [Some(&mut namespaces.pid), Some(&mut namespaces.ipc), Some(&mut namespaces.uts), namespaces.cgroup.as_mut()];
+    for mode in modes.into_iter().flatten() {
+        if let NamespaceMode::Container(name) = mode {
+            *name = find(engine, name)?.to_string();
+        }
+    }
+    if let Some(NetworkMode::Container(name)) = &mut spec.network.mode {
+        *name = find(engine, name)?.to_string();
+    }
+    if let UserNamespace::Container(name) = &mut spec.userns {
+        *name = find(engine, name)?.to_string();
+    }
+    for name in &mut spec.lifecycle.requires {
+        *name = find(engine, name)?.to_string();
+    }
+    for from in spec.volumes_from.clone() {
+        volumes_from(engine, spec, &from)?;
+    }
+    Ok(())
+}
+
+/// `--volumes-from NAME[:OPTIONS]`: the other container's mounts that this one does not name itself.
+fn volumes_from(engine: &Engine, spec: &mut ContainerSpec, from: &str) -> Result<()> {
+    let (name, options) = from.split_once(':').unwrap_or((from, ""));
+    let other = ContainerRecord::load(&engine.layout, &find(engine, name)?)?;
+    for mut mount in other.spec.mounts {
+        let shared = matches!(mount.source, MountSource::Bind { .. } | MountSource::Volume { .. });
+        if !shared || spec.mounts.iter().any(|own| own.target == mount.target) {
+            continue;
+        }
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            match option {
+                "ro" => mount.options.read_only = true,
+                "rw" => mount.options.read_only = false,
+                "z" => mount.options.relabel = Some(crate::model::mount::Relabel::Shared),
+                _ => {
+                    return Err(Failure::new(
+                        Kind::Engine,
+                        format!("invalid options {option:?}, can only specify 'ro', 'rw', and 'z'"),
+                    )
+                    .into());
+                }
+            }
+        }
+        // It is the other's to remove.
+        if let MountSource::Volume { anonymous, .. } = &mut mount.source {
+            *anonymous = false;
+        }
+        spec.mounts.push(mount);
+    }
+    Ok(())
+}
+
+/// A container by name or id, which must be there.
+pub fn find(engine: &Engine, name: &str) -> Result<Id> {
+    container::find(&engine.layout, name)?.ok_or_else(|| no_such(name))
+}
+
+/// podman's words for a container that is not there.
+pub fn no_such(name: &str) -> anyhow::Error {
+    Failure::new(Kind::Engine, format!("no container with name or ID {name:?} found: no such container")).into()
+}
+
+fn default_network(engine: &Engine) -> NetworkMode {
+    if engine.privilege.rootless {
+        NetworkMode::Pasta(Vec::new())
+    } else {
+        NetworkMode::Networks(vec![crate::model::network::Endpoint {
+            network: "coracle".to_owned(),
+            ..Default::default()
+        }])
+    }
+}
+
+/// Anonymous volumes get their names here, so that restarts find the same ones.
+fn name_volumes(spec: &mut ContainerSpec) -> Result<()> {
+    for Mount { source, .. } in &mut spec.mounts {
+        if let MountSource::Volume { name: name @ None, .. } = source {
+            *name = Some(Id::from_random(random()?).to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Make the directory in staging, then name and directory appear together.
+fn publish(engine: &Engine, record: &mut ContainerRecord, name: Option<String>, replace: bool) -> Result<()> {
+    let layout = &engine.layout;
+    let staging = file::staging_name(&layout.tmp(), "container");
+    let durability = record.durability();
+    directory(&staging)?;
+    let result = (|| {
+        if !record.layers.is_empty() || matches!(record.spec.root, RootSource::Directory { overlay: true, .. }) {
+            directory(&staging.join("upper"))?;
+            directory(&staging.join("work"))?;
+        }
+        loop {
+            let wanted = name.clone().unwrap_or_else(|| made_up_name(&random().unwrap_or_default()));
+            wanted.clone_into(&mut record.name);
+            let content = serde_json::to_vec(record)?;
+            let path = staging.join("config.json");
+            file::replace(&path, &content, durability).with_context(|| format!("write {}", path.display()))?;
+            let names = Names::lock(layout)?;
+            match names.take(&wanted, &record.id)? {
+                None => {
+                    let target = layout.container(&record.id);
+                    if let Err(error) = file::rename_new(&staging, &target) {
+                        let _ = crate::state::name::release(layout, &wanted, &record.id);
+                        return Err(error).with_context(|| format!("make {}", target.display()));
+                    }
+                    if durability == Durability::Durable {
+                        file::sync_directory(&layout.containers())?;
+                    }
+                    return Ok(());
+                }
+                Some(_) if name.is_none() => {}
+                Some(owner) if replace => {
+                    drop(names);
+                    return Err(taken(&wanted, &owner));
+                }
+                Some(owner) => return Err(taken(&wanted, &owner)),
+            }
+        }
+    })();
+    if result.is_err() {
+        let _ = std::fs::remove_dir_all(&staging);
+    }
+    result
+}
+
+fn taken(name: &str, owner: &Id) -> anyhow::Error {
+    Failure::new(
+        Kind::Engine,
+        format!("creating container storage: the container name {name:?} is already in use by {owner}. You have to remove that container to be able to reuse that name: that name is already in use"),
+    )
+    .hint("use --replace to remove it first, or another --name")
+    .into()
+}
+
+fn directory(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(path).with_context(|| format!("make {}", path.display()))
+}
+
+fn random() -> Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("read /dev/urandom")?;
+    Ok(bytes)
+}
+
+/// `adjective_word`, as docker's and podman's users know it.
+fn made_up_name(random: &[u8; 32]) -> String {
+    const LEFT: [&str; 32] = [
+        "agile", "amber", "brave", "brisk", "calm", "clever", "crisp", "daring", "eager", "fair", "gentle", "glad",
+        "handy", "happy", "jolly", "keen", "kind", "lively", "lucid", "merry", "mild", "neat", "nimble", "proud",
+        "quick", "quiet", "ready", "sharp", "steady", "sunny", "swift", "wise",
+    ];
+    const RIGHT: [&str; 32] = [
+        "anchor", "beacon", "buoy", "canoe", "cove", "current", "delta", "dinghy", "dory", "eddy", "estuary", "ferry",
+        "fjord", "harbor", "heron", "island", "jetty", "kayak", "keel", "lagoon", "lake", "mast", "oar", "osprey",
+        "otter", "paddle", "pier", "reed", "reef", "river", "rudder", "tide",
+    ];
+    let number = u16::from_le_bytes([random[2], random[3]]) % 1000;
+    format!("{}_{}{number}", LEFT[usize::from(random[0] % 32)], RIGHT[usize::from(random[1] % 32)])
+}
