@@ -28,6 +28,17 @@ impl Digest {
         }
     }
 
+    /// From the 64 digits alone.
+    pub fn from_hex(digits: &str) -> Result<Digest> {
+        Digest::parse(&format!("sha256:{digits}"))
+    }
+
+    /// The digest of these bytes.
+    pub fn of(content: &[u8]) -> Digest {
+        use sha2::Digest as _;
+        Digest::from_sha256(&sha2::Sha256::digest(content))
+    }
+
     /// From the bytes of a sha256.
     pub fn from_sha256(bytes: &[u8]) -> Digest {
         use fmt::Write;
