@@ -1,1 +1,416 @@
-//! Control groups: version 2, version 1 and hybrid hosts behind one type.
+//! Control groups: version 2, version 1 and hybrid hosts behind one type, made by hand (cgroupfs) or by systemd.
+//!
+//! A [`Cgroup`] is made before the container's first process and outlives the process that made it: what a later one
+//! must know is [`Saved`]. Nothing here decides policy: which limits, which path and which manager come in [`Request`].
+//!
+//! How a process gets in is what a start on cgroup v1 costs. Who writes another's pid to `cgroup.procs` takes a lock
+//! of the kernel that waits for an RCU grace period, 8 to 20 ms; a process born into its group (CLONE_INTO_CGROUP) or
+//! one that writes `0` to a v1 `tasks` file itself does not (Linux commit 9a3284fad42f). Hence [`Cgroup::clone_fd`] and
+//! [`Cgroup::join_files`]; [`Cgroup::enter`] is for what remains.
+//!
+//! Invariants: only directories that this module made are removed. A limit that was asked for is set, or `create` and
+//! `update` fail and say why. Without any limit and without the right to make a group, a container runs where its
+//! caller is, and that is no error.
+#![forbid(unsafe_code)]
+
+pub mod device;
+mod limit;
+mod place;
+pub mod stat;
+mod v1;
+mod v2;
+
+use crate::failure::{Failure, Kind};
+use anyhow::{Context, Result};
+use limit::Setting;
+use oci_spec::runtime::LinuxResources;
+use place::Layout;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Who makes cgroups on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manager {
+    /// We do, by mkdir(2).
+    Cgroupfs,
+    /// systemd does, as a transient scope.
+    Systemd,
+}
+
+/// What is wanted of a new cgroup.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The container's id: the last part of the default path.
+    pub id: &'a str,
+    /// OCI's `cgroupsPath`: a path, or `slice:prefix:name` for systemd.
+    pub path: Option<&'a Path>,
+    /// OCI's `linux.resources`.
+    pub resources: Option<&'a LinuxResources>,
+    /// Who makes it.
+    pub manager: Manager,
+    /// The caller is not root of the host: groups are where the user was given one, devices are not filtered.
+    pub rootless: bool,
+}
+
+/// What another process must know to go on with a cgroup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Saved {
+    /// The directory in the version 2 hierarchy; on hybrid hosts beside those of version 1.
+    pub unified: Option<PathBuf>,
+    /// The directory of each version 1 controller in use.
+    pub v1: BTreeMap<String, PathBuf>,
+    /// As in the request.
+    pub rootless: bool,
+}
+
+/// The cgroup of a container; maybe none at all.
+#[derive(Debug)]
+pub struct Cgroup {
+    saved: Saved,
+    /// `saved.unified`, open.
+    directory: Option<OwnedFd>,
+    /// Whether a process cloned with `clone_fd` and `join_files` is where it belongs.
+    born_inside: bool,
+}
+
+impl Cgroup {
+    /// Makes the cgroup and sets its limits.
+    pub fn create(request: &Request) -> Result<Cgroup> {
+        let layout = Layout::detect();
+        let settings = limit::settings(request.resources, &layout)?;
+        let mut cgroup = Cgroup { saved: Saved::default(), directory: None, born_inside: true };
+        cgroup.saved.rootless = request.rootless;
+        match cgroup.make(request, &layout, &settings) {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                let saved = std::mem::take(&mut cgroup.saved);
+                let _ = Cgroup::open(saved).remove_directories();
+                let denied = error.downcast_ref::<NotPermitted>().is_some();
+                if denied && settings.is_empty() {
+                    return Ok(cgroup);
+                }
+                Err(if denied { explain_denied(error, &layout, &settings, request) } else { error })
+            }
+        }
+    }
+
+    fn make(&mut self, request: &Request, layout: &Layout, settings: &[Setting]) -> Result<()> {
+        match layout {
+            Layout::Unified(root) => {
+                let path = place::path(request, || place::own_path(None))?;
+                let directory = v2::create(root, &path, settings, &mut self.saved)?;
+                self.directory = Some(directory);
+            }
+            Layout::Legacy { unified } => {
+                v1::create(request, settings, &mut self.saved)?;
+                if let Some(root) = unified {
+                    let path = place::path(request, || place::own_path(None))?;
+                    self.directory = v2::create_plain(root, &path, &mut self.saved)?;
+                }
+            }
+            Layout::Absent => {
+                return Err(anyhow::Error::new(NotPermitted(io::Error::from(io::ErrorKind::NotFound)))
+                    .context("find a cgroup hierarchy at /sys/fs/cgroup"));
+            }
+        }
+        self.apply(settings)?;
+        if !request.rootless {
+            let rules = request.resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+            self.set_devices(rules)?;
+        }
+        Ok(())
+    }
+
+    /// The cgroup that an earlier process made.
+    pub fn open(saved: Saved) -> Cgroup {
+        let directory = saved.unified.as_deref().and_then(|path| v2::open(path).ok());
+        Cgroup { saved, directory, born_inside: true }
+    }
+
+    /// What [`Cgroup::open`] needs.
+    pub fn saved(&self) -> &Saved {
+        &self.saved
+    }
+
+    /// Whether there is a cgroup at all.
+    pub fn exists(&self) -> bool {
+        self.saved.unified.is_some() || !self.saved.v1.is_empty()
+    }
+
+    /// The directory for CLONE_INTO_CGROUP.
+    pub fn clone_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.directory.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The `tasks` files of version 1: the process itself, while it has one thread, writes `0` to each.
+    pub fn join_files(&self) -> Result<Vec<OwnedFd>> {
+        let mut seen = BTreeSet::new();
+        let distinct = self.saved.v1.values().filter(|path| seen.insert(path.as_path()));
+        distinct.map(|path| v1::open_tasks(path)).collect()
+    }
+
+    /// To be called with the first process after clone(2), before it goes on.
+    pub fn enter(&mut self, pid: i32) -> Result<()> {
+        if self.born_inside { Ok(()) } else { self.add(pid) }
+    }
+
+    /// Moves a process in, with all its threads. Slow on version 1, see above.
+    pub fn add(&self, pid: i32) -> Result<()> {
+        for path in self.directories() {
+            write(&path.join("cgroup.procs"), &pid.to_string())
+                .with_context(|| format!("move process {pid} to cgroup {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Sets these limits; what is not named stays.
+    pub fn update(&mut self, resources: &LinuxResources) -> Result<()> {
+        let layout = Layout::detect();
+        let settings = limit::settings(Some(resources), &layout)?;
+        if !self.exists() && !settings.is_empty() {
+            return Err(Failure::new(Kind::Engine, "set limits: the container runs without a cgroup of its own")
+                .hint("remove and create it again where cgroups can be made (rootless: cgroup v2 with delegation)")
+                .into());
+        }
+        limit::check_before_update(resources, &self.saved)?;
+        if matches!(layout, Layout::Legacy { .. }) {
+            let directory = self.directory_of_pids();
+            v1::add_controllers(&settings, &mut self.saved, || pids_of(&directory))?;
+        }
+        self.apply(&settings)?;
+        match resources.devices() {
+            Some(rules) if !self.saved.rootless && !rules.is_empty() => self.set_devices(rules),
+            _ => Ok(()),
+        }
+    }
+
+    fn apply(&self, settings: &[Setting]) -> Result<()> {
+        v1::apply(settings, |controller| self.saved.v1.get(controller).or(self.saved.unified.as_ref()).cloned())
+    }
+
+    fn set_devices(&self, rules: &[oci_spec::runtime::LinuxDeviceCgroup]) -> Result<()> {
+        match (self.saved.v1.get("devices"), &self.directory) {
+            (Some(path), _) => device::set_v1(path, rules),
+            (None, Some(directory)) if self.saved.v1.is_empty() => device::set_v2(directory.as_fd(), rules),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every directory once, version 2 first.
+    fn directories(&self) -> Vec<&Path> {
+        let all = self.saved.unified.iter().chain(self.saved.v1.values());
+        let mut directories: Vec<&Path> = Vec::new();
+        for path in all {
+            if !directories.contains(&path.as_path()) {
+                directories.push(path);
+            }
+        }
+        directories
+    }
+
+    fn directory_of_pids(&self) -> PathBuf {
+        self.directories().first().map(|path| path.to_path_buf()).unwrap_or_default()
+    }
+
+    /// Every process in it and in the groups below.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        if !self.exists() {
+            return Ok(Vec::new());
+        }
+        pids_of(&self.directory_of_pids())
+    }
+
+    /// Stops all its processes where they are, until [`Cgroup::thaw`]. Returns when they have stopped.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.set_frozen(true)
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&mut self) -> Result<()> {
+        self.set_frozen(false)
+    }
+
+    fn set_frozen(&mut self, frozen: bool) -> Result<()> {
+        if let Some(path) = &self.saved.unified {
+            return v2::set_frozen(path, frozen);
+        }
+        if !self.exists() {
+            return Err(Failure::new(Kind::Engine, "pause: the container runs without a cgroup of its own")
+                .hint("rootless pause needs cgroup v2 with delegation to the user")
+                .into());
+        }
+        v1::set_frozen(&self.saved, frozen)
+    }
+
+    /// Whether it is frozen.
+    pub fn frozen(&self) -> Result<bool> {
+        match &self.saved.unified {
+            Some(path) => v2::frozen(path),
+            None => v1::frozen(&self.saved),
+        }
+    }
+
+    /// SIGKILL to every process, those that fork meanwhile included. Without a cgroup it does nothing.
+    pub fn kill(&mut self) -> Result<()> {
+        match &self.saved.unified {
+            Some(path) if v2::kill(path)? => Ok(()),
+            _ => self.kill_one_by_one(),
+        }
+    }
+
+    /// For kernels before 5.14 and pure version 1: nothing can fork while frozen, nor is a pid reused.
+    fn kill_one_by_one(&mut self) -> Result<()> {
+        if self.pids()?.is_empty() {
+            return Ok(());
+        }
+        self.freeze()?;
+        for pid in self.pids()? {
+            match nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL) {
+                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("kill process {pid}")),
+            }
+        }
+        self.thaw()
+    }
+
+    /// Usage figures.
+    pub fn stats(&self) -> Result<stat::Stats> {
+        stat::read(&self.saved)
+    }
+
+    /// Tells of out-of-memory kills; absent when memory is not accounted for.
+    pub fn oom_watch(&self) -> Result<Option<stat::OomWatch>> {
+        stat::OomWatch::open(&self.saved)
+    }
+
+    /// Removes it, with the groups a container made inside. What is gone already is no error; who still lives in it is.
+    pub fn delete(&self) -> Result<()> {
+        self.remove_directories()
+    }
+
+    fn remove_directories(&self) -> Result<()> {
+        let unified = self.saved.unified.as_deref();
+        // Version 1 tells nobody when the last process has left, version 2 does: it goes first.
+        if let Some(path) = unified {
+            v2::delete(path)?;
+        }
+        for path in self.directories().into_iter().filter(|path| Some(*path) != unified) {
+            v1::delete(path)?;
+        }
+        Ok(())
+    }
+}
+
+/// The controllers whose limits could be set for a container of this caller, with the default path.
+pub fn controllers(manager: Manager, rootless: bool) -> BTreeSet<String> {
+    match Layout::detect() {
+        Layout::Unified(root) => v2::available(&root, manager, rootless),
+        Layout::Legacy { .. } if !rootless => place::legacy_controllers(),
+        _ => BTreeSet::new(),
+    }
+}
+
+/// Making a cgroup failed for want of rights; whether that matters depends on what was asked.
+#[derive(Debug)]
+struct NotPermitted(io::Error);
+
+impl std::fmt::Display for NotPermitted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl std::error::Error for NotPermitted {}
+
+/// mkdir(2) of one group; that it is there already is fine.
+fn make_directory(path: &Path) -> Result<bool> {
+    match std::fs::create_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => {
+            let denied = matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS));
+            let error = if denied { anyhow::Error::new(NotPermitted(error)) } else { error.into() };
+            Err(error.context(format!("make cgroup {}", path.display())))
+        }
+    }
+}
+
+fn explain_denied(error: anyhow::Error, layout: &Layout, settings: &[Setting], request: &Request) -> anyhow::Error {
+    let what: BTreeSet<&str> = settings.iter().map(|setting| setting.controller).collect();
+    let what = what.into_iter().collect::<Vec<_>>().join(", ");
+    let hint = match layout {
+        Layout::Legacy { .. } if request.rootless => {
+            "cgroup v1 cannot be delegated to users: boot with `systemd.unified_cgroup_hierarchy=1` (cgroup v2), or run \
+             as root"
+                .to_owned()
+        }
+        Layout::Unified(_) if request.rootless => v2::DELEGATION_HINT.to_owned(),
+        Layout::Absent => "mount a cgroup hierarchy at /sys/fs/cgroup".to_owned(),
+        _ => "is /sys/fs/cgroup mounted read-only? In a container give it cgroup rights (`--privileged`, or \
+              `--security-opt unmask=/sys/fs/cgroup`)"
+            .to_owned(),
+    };
+    let tried = if what.is_empty() { "set up the cgroup".to_owned() } else { format!("set the limits asked for ({what})") };
+    error.context(Failure::new(Kind::Engine, tried).hint(hint))
+}
+
+/// Writes a control file in one write(2), as the kernel wants it.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    use std::io::Write;
+    std::fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+fn pids_of(directory: &Path) -> Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    collect_pids(directory, &mut pids)?;
+    Ok(pids)
+}
+
+fn collect_pids(directory: &Path, pids: &mut Vec<i32>) -> Result<()> {
+    let text = match std::fs::read_to_string(directory.join("cgroup.procs")) {
+        Ok(text) => text,
+        // A group that goes away while we look has no processes; a threaded one lists them in its root.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) => {
+            String::new()
+        }
+        Err(error) => return Err(error).with_context(|| format!("read the processes of {}", directory.display())),
+    };
+    pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    for child in children(directory) {
+        collect_pids(&child, pids)?;
+    }
+    Ok(())
+}
+
+/// rmdir(2) of a group and those below it, deepest first; that it is gone already is fine.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir(path) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+        Err(error) => return Err(error),
+    }
+    for child in children(path) {
+        remove(&child)?;
+    }
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// The groups right below; none when it is gone.
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories.map(|entry| entry.path()).collect()
+}

@@ -1,0 +1,154 @@
+//! Where cgroups are on this host, and where a new one goes. Reads, never writes.
+//!
+//! The tree is looked for at /sys/fs/cgroup, where every distribution has it; there is no search of mountinfo, which
+//! may be long on a host with many containers.
+#![forbid(unsafe_code)]
+
+use super::Request;
+use anyhow::{Context, Result, bail};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+/// Where the hierarchies are mounted.
+pub(super) const ROOT: &str = "/sys/fs/cgroup";
+/// The parent of our cgroups when no path is asked for.
+const PARENT: &str = "coracle";
+
+/// What kind of host this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Version 2 only; its root.
+    Unified(PathBuf),
+    /// Controllers on version 1; on hybrid hosts there is a version 2 tree without controllers too.
+    Legacy {
+        /// Root of the version 2 tree.
+        unified: Option<PathBuf>,
+    },
+    /// None mounted.
+    Absent,
+}
+
+impl Layout {
+    pub(super) fn detect() -> Layout {
+        let is_v2 = |path: &Path| statfs(path).is_ok_and(|status| status.filesystem_type() == CGROUP2_SUPER_MAGIC);
+        let root = PathBuf::from(ROOT);
+        if is_v2(&root) {
+            return Layout::Unified(root);
+        }
+        let unified = root.join("unified");
+        let unified = is_v2(&unified).then_some(unified);
+        let any = ["memory", "devices", "pids", "cpu", "freezer"].iter().any(|name| root.join(name).is_dir());
+        if any || unified.is_some() { Layout::Legacy { unified } } else { Layout::Absent }
+    }
+}
+
+/// The directory of a version 1 controller's root.
+pub(super) fn legacy_root(controller: &str) -> PathBuf {
+    Path::new(ROOT).join(controller)
+}
+
+/// The version 1 controllers that are mounted.
+pub(super) fn legacy_controllers() -> BTreeSet<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let lists = text.lines().filter_map(|line| line.split(':').nth(1));
+    let names = lists.flat_map(|list| list.split(','));
+    names.filter(|name| !name.is_empty() && legacy_root(name).is_dir()).map(str::to_owned).collect()
+}
+
+/// The path of the new group below a hierarchy's root. `own` gives the caller's, for relative paths as in runc.
+pub(super) fn path(request: &Request, own: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+    let joined = match request.path {
+        Some(path) if path.as_os_str().is_empty() => return path_default(request, own),
+        None => return path_default(request, own),
+        Some(path) if path.is_absolute() => path.to_path_buf(),
+        // The caller's own group holds processes, so no controller could be enabled below it: beside it, as runc does.
+        Some(path) => own()?.parent().unwrap_or(Path::new("/")).join(path),
+    };
+    inside(&joined)
+}
+
+fn path_default(request: &Request, own: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+    if request.rootless {
+        let name = format!("{PARENT}-{}", request.id);
+        return inside(&own()?.parent().unwrap_or(Path::new("/")).join(name));
+    }
+    Ok(Path::new(PARENT).join(request.id))
+}
+
+/// The path without its leading slash and without ways out of the tree.
+fn inside(path: &Path) -> Result<PathBuf> {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            Component::ParentDir => bail!("cgroup path `{}` contains `..`", path.display()),
+            Component::Normal(part) => clean.push(part),
+        }
+    }
+    if clean.as_os_str().is_empty() {
+        bail!("cgroup path `{}` is the root of the hierarchy, which cannot be limited", path.display());
+    }
+    Ok(clean)
+}
+
+/// The caller's group in the hierarchy of a version 1 controller, or of version 2.
+pub(super) fn own_path(controller: Option<&str>) -> Result<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    own_path_in(&text, controller).with_context(|| match controller {
+        Some(name) => format!("find the cgroup v1 controller {name} in /proc/self/cgroup"),
+        None => "find a cgroup v2 entry in /proc/self/cgroup".to_owned(),
+    })
+}
+
+fn own_path_in(text: &str, controller: Option<&str>) -> Option<PathBuf> {
+    text.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (number, names, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let found = match controller {
+            Some(controller) => names.split(',').any(|name| name == controller),
+            None => number == "0" && names.is_empty(),
+        };
+        found.then(|| PathBuf::from(path))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Manager;
+    use super::*;
+
+    fn check(path: Option<&str>, rootless: bool, expected: &str) {
+        let request =
+            Request { id: "c1", path: path.map(Path::new), resources: None, manager: Manager::Cgroupfs, rootless };
+        let found = path_or_error(&request);
+        assert_eq!(found, expected, "{path:?}");
+    }
+
+    fn path_or_error(request: &Request) -> String {
+        match path(request, || Ok(PathBuf::from("/user.slice/run.scope"))) {
+            Ok(path) => path.display().to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_group_stays_inside_the_tree() {
+        check(None, false, "coracle/c1");
+        check(Some(""), false, "coracle/c1");
+        check(None, true, "user.slice/coracle-c1");
+        check(Some("/pods/x"), false, "pods/x");
+        check(Some("x/y"), false, "user.slice/x/y");
+        check(Some("/a/../../etc"), false, "cgroup path `/a/../../etc` contains `..`");
+        check(Some("/"), false, "cgroup path `/` is the root of the hierarchy, which cannot be limited");
+    }
+
+    #[test]
+    fn own_group_by_hierarchy() {
+        let text = "5:cpu,cpuacct:/a\n4:memory:/m:x\n1:name=systemd:/s\n0::/u\n";
+        assert_eq!(own_path_in(text, Some("cpuacct")), Some(PathBuf::from("/a")));
+        assert_eq!(own_path_in(text, Some("memory")), Some(PathBuf::from("/m:x")));
+        assert_eq!(own_path_in(text, None), Some(PathBuf::from("/u")));
+        assert_eq!(own_path_in(text, Some("rdma")), None);
+    }
+}
