@@ -1,4 +1,4 @@
 //! Every `unsafe` of the program. One system call a function, `io::Result` out, no policy.
 
-pub mod fork;
 pub mod bpf;
+pub mod fork;
