@@ -6,5 +6,6 @@
 mod support;
 
 mod cli;
+mod document;
 mod leak;
 mod tidy;

@@ -6,6 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+mod complete;
+mod completion;
+mod document;
 pub mod flag;
 mod global;
 pub mod present;

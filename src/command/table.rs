@@ -32,7 +32,12 @@ macro_rules! verb {
 
 /// Everything that can be typed. Hidden ones (`supervise`, `document`, …) start with two underscores in none: they are
 /// marked hidden in their clap definition.
-pub const VERBS: &[Entry] = &[verb!("version" => version, Outside)];
+pub const VERBS: &[Entry] = &[
+    verb!("complete" => complete, Outside),
+    verb!("completion" => completion, Outside),
+    verb!("document" => document, Outside),
+    verb!("version" => version, Outside),
+];
 
 /// The clap command of an entry with all below it.
 pub fn clap_command(entry: &Entry) -> clap::Command {
