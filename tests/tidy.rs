@@ -217,13 +217,17 @@ fn nothing_is_left_to_do() {
     none("unfinished work", wrong);
 }
 
+/// Where there is no event to wait for: a registry asks to be left alone for a while, and cgroup v1 tells nobody that
+/// a group froze or emptied.
+const SLEEPERS: &[&str] = &["src/image/registry.rs", "src/runtime/cgroup/v1.rs"];
+
 #[test]
 fn nobody_sleeps() {
     let mut wrong = Vec::new();
     for (file, text) in sources("src") {
         let code_ends = text.find("#[cfg(test)]").unwrap_or(text.len());
         for (number, line) in code(&text[..code_ends]) {
-            if line.contains("thread::sleep") {
+            if line.contains("thread::sleep") && !SLEEPERS.contains(&file.as_str()) {
                 wrong.push(format!("{file}:{number}"));
             }
         }

@@ -96,12 +96,13 @@ pub fn capabilities(security: &Security, uid: u32) -> Result<LinuxCapabilities> 
 }
 
 fn parse(name: &str) -> Result<Capability> {
-    name.parse().map_err(|_| Failure::new(Kind::Engine, format!("unknown capability {name:?} to add or drop")).into())
+    // The crate's names have no prefix.
+    name.strip_prefix("CAP_").unwrap_or(name).parse().map_err(|_| Failure::new(Kind::Engine, format!("unknown capability {name:?} to add or drop")).into())
 }
 
 /// Every capability there is, up to the last this program knows.
 fn all_capabilities() -> Vec<Capability> {
-    caps::all().into_iter().filter_map(|capability| capability.to_string().parse().ok()).collect()
+    caps::all().into_iter().filter_map(|capability| parse(&capability.to_string()).ok()).collect()
 }
 
 /// `linux.maskedPaths`; none when privileged or `unmask=ALL`.

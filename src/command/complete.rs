@@ -224,7 +224,8 @@ fn entries(directory: &Path) -> Vec<String> {
 /// Names that are links to an object of this kind (`names/web -> ../containers/ID`).
 fn linked(directory: &Path, kind: &str) -> Vec<String> {
     let is_one = |name: &String| {
-        std::fs::read_link(directory.join(name)).is_ok_and(|target| target.components().any(|part| part.as_os_str() == kind))
+        std::fs::read_link(directory.join(name))
+            .is_ok_and(|target| target.components().any(|part| part.as_os_str() == kind))
     };
     entries(directory).into_iter().filter(is_one).collect()
 }
