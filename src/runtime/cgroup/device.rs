@@ -243,7 +243,8 @@ fn write_lines(path: &Path, lines: &[String]) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let mut file = std::fs::OpenOptions::new().write(true).open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).open(path).with_context(|| format!("open {}", path.display()))?;
     for line in lines {
         file.write_all(line.as_bytes()).with_context(|| format!("write `{line}` to {}", path.display()))?;
     }
@@ -289,7 +290,10 @@ fn exceptions(policy: &Policy) -> Result<BTreeMap<Name, Access>> {
             if covers(rule.major, major) && covers(rule.minor, minor) {
                 access.0 &= !rule.access.0;
             } else if covers(major, rule.major) && covers(minor, rule.minor) {
-                bail!("device rule: cgroup v1 cannot deny `{}` out of what is allowed before it", line(name, rule.access));
+                bail!(
+                    "device rule: cgroup v1 cannot deny `{}` out of what is allowed before it",
+                    line(name, rule.access)
+                );
             }
         }
     }

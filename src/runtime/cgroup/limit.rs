@@ -95,7 +95,11 @@ pub(super) fn settings(resources: Option<&LinuxResources>, layout: &Layout) -> R
         if v2 { memory_v2(memory, &mut list)? } else { memory_v1(memory, &mut list)? }
     }
     if let Some(cpu) = resources.cpu() {
-        if v2 { cpu_v2(cpu, &mut list)? } else { cpu_v1(cpu, &mut list)? }
+        if v2 {
+            cpu_v2(cpu, &mut list)?
+        } else {
+            cpu_v1(cpu, &mut list)?
+        }
         cpuset(cpu, &mut list);
     }
     if let Some(pids) = resources.pids() {
@@ -491,8 +495,12 @@ mod tests {
         let v2 = ["cpu.weight=100", "cpu.max=50000 200000", "cpu.max.burst=10", "cpuset.cpus=0-1", "cpuset.mems=0"];
         check(all, true, &v2);
         let v1 = [
-            "cpu.shares=1024", "cpu.cfs_period_us=200000", "cpu.cfs_quota_us=50000", "cpu.cfs_burst_us=10",
-            "cpuset.cpus=0-1", "cpuset.mems=0",
+            "cpu.shares=1024",
+            "cpu.cfs_period_us=200000",
+            "cpu.cfs_quota_us=50000",
+            "cpu.cfs_burst_us=10",
+            "cpuset.cpus=0-1",
+            "cpuset.mems=0",
         ];
         check(all, false, &v1);
         check(r#"{"cpu":{"quota":-1}}"#, true, &["cpu.max=max 100000"]);
@@ -525,6 +533,10 @@ mod tests {
         check(r#"{"unified":{"memory.high":"1"}}"#, true, &["memory.high=1"]);
         check(r#"{"unified":{"../x.y":"1"}}"#, true, &["unified: `../x.y` is not the name of a control file"]);
         check(r#"{"unified":{"no.such":"1"}}"#, true, &["unified: `no.such`: there is no cgroup controller `no`"]);
-        check(r#"{"rdma":{"mlx5_1":{"hcaHandles":3,"hcaObjects":4}}}"#, true, &["rdma.max=mlx5_1 hca_handle=3 hca_object=4"]);
+        check(
+            r#"{"rdma":{"mlx5_1":{"hcaHandles":3,"hcaObjects":4}}}"#,
+            true,
+            &["rdma.max=mlx5_1 hca_handle=3 hca_object=4"],
+        );
     }
 }

@@ -54,6 +54,8 @@ pub struct Request<'a> {
     pub manager: Manager,
     /// The caller is not root of the host: groups are where the user was given one, devices are not filtered.
     pub rootless: bool,
+    /// Version 1: a group of its own in every tree, not only where one is needed. For a container that may mount them.
+    pub everywhere: bool,
 }
 
 /// What another process must know to go on with a cgroup.
@@ -64,6 +66,8 @@ pub struct Saved {
     pub unified: Option<PathBuf>,
     /// The directory of each version 1 controller in use.
     pub v1: BTreeMap<String, PathBuf>,
+    /// The directories in the other version 1 trees, which all containers share; never removed.
+    pub shared: Vec<PathBuf>,
     /// As in the request.
     pub rootless: bool,
 }
@@ -102,14 +106,14 @@ impl Cgroup {
     fn make(&mut self, request: &Request, layout: &Layout, settings: &[Setting]) -> Result<()> {
         match layout {
             Layout::Unified(root) => {
-                let path = place::path(request, || place::own_path(None))?;
+                let path = place::path(request, place::own_path)?;
                 let directory = v2::create(root, &path, settings, &mut self.saved)?;
                 self.directory = Some(directory);
             }
             Layout::Legacy { unified } => {
                 v1::create(request, settings, &mut self.saved)?;
                 if let Some(root) = unified {
-                    let path = place::path(request, || place::own_path(None))?;
+                    let path = place::path(request, place::own_path)?;
                     self.directory = v2::create_plain(root, &path, &mut self.saved)?;
                 }
             }
@@ -150,7 +154,8 @@ impl Cgroup {
     /// The `tasks` files of version 1: the process itself, while it has one thread, writes `0` to each.
     pub fn join_files(&self) -> Result<Vec<OwnedFd>> {
         let mut seen = BTreeSet::new();
-        let distinct = self.saved.v1.values().filter(|path| seen.insert(path.as_path()));
+        let all = self.saved.v1.values().chain(&self.saved.shared);
+        let distinct = all.filter(|path| seen.insert(path.as_path()));
         distinct.map(|path| v1::open_tasks(path)).collect()
     }
 
@@ -161,7 +166,7 @@ impl Cgroup {
 
     /// Moves a process in, with all its threads. Slow on version 1, see above.
     pub fn add(&self, pid: i32) -> Result<()> {
-        for path in self.directories() {
+        for path in self.directories().into_iter().chain(self.saved.shared.iter().map(PathBuf::as_path)) {
             write(&path.join("cgroup.procs"), &pid.to_string())
                 .with_context(|| format!("move process {pid} to cgroup {}", path.display()))?;
         }
@@ -355,7 +360,8 @@ fn explain_denied(error: anyhow::Error, layout: &Layout, settings: &[Setting], r
               `--security-opt unmask=/sys/fs/cgroup`)"
             .to_owned(),
     };
-    let tried = if what.is_empty() { "set up the cgroup".to_owned() } else { format!("set the limits asked for ({what})") };
+    let tried =
+        if what.is_empty() { "set up the cgroup".to_owned() } else { format!("set the limits asked for ({what})") };
     error.context(Failure::new(Kind::Engine, tried).hint(hint))
 }
 
@@ -414,3 +420,6 @@ fn children(directory: &Path) -> Vec<PathBuf> {
     let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     directories.map(|entry| entry.path()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,17 +43,55 @@ impl Layout {
     }
 }
 
-/// The directory of a version 1 controller's root.
+/// Where a version 1 controller would be mounted.
 pub(super) fn legacy_root(controller: &str) -> PathBuf {
     Path::new(ROOT).join(controller)
 }
 
+/// A version 1 tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hierarchy {
+    /// Its controllers; or one name in the form `name=systemd`.
+    pub(super) controllers: Vec<String>,
+    /// Where it is mounted.
+    pub(super) root: PathBuf,
+    /// The caller's group in it.
+    pub(super) own: PathBuf,
+}
+
+impl Hierarchy {
+    pub(super) fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|name| name == controller)
+    }
+}
+
+/// The version 1 trees that are mounted.
+pub(super) fn hierarchies() -> Result<Vec<Hierarchy>> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    Ok(text.lines().filter_map(hierarchy).filter(|hierarchy| hierarchy.root.is_dir()).collect())
+}
+
+/// `5:cpu,cpuacct:/path`; trees of several controllers are mounted under the joined name or under the first.
+fn hierarchy(line: &str) -> Option<Hierarchy> {
+    let mut fields = line.splitn(3, ':');
+    let (_, names, own) = (fields.next()?, fields.next()?, fields.next()?);
+    let controllers: Vec<String> = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let first = controllers.first()?;
+    let joined = legacy_root(names.strip_prefix("name=").unwrap_or(names));
+    let root = if controllers.len() == 1 || joined.is_dir() { joined } else { legacy_root(first) };
+    Some(Hierarchy { root, own: PathBuf::from(own), controllers })
+}
+
 /// The version 1 controllers that are mounted.
 pub(super) fn legacy_controllers() -> BTreeSet<String> {
-    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let lists = text.lines().filter_map(|line| line.split(':').nth(1));
-    let names = lists.flat_map(|list| list.split(','));
-    names.filter(|name| !name.is_empty() && legacy_root(name).is_dir()).map(str::to_owned).collect()
+    let all = hierarchies().unwrap_or_default();
+    all.into_iter().flat_map(|hierarchy| hierarchy.controllers).filter(|name| !name.contains('=')).collect()
+}
+
+/// Where the caller's processes go in a version 1 tree in which the container has no group of its own: not the host's
+/// root, whose release_agent and limits a container that may mount the tree would see (CVE-2022-0492).
+pub(super) fn shared(hierarchy: &Hierarchy) -> PathBuf {
+    hierarchy.root.join(PARENT)
 }
 
 /// The path of the new group below a hierarchy's root. `own` gives the caller's, for relative paths as in runc.
@@ -92,25 +130,11 @@ fn inside(path: &Path) -> Result<PathBuf> {
     Ok(clean)
 }
 
-/// The caller's group in the hierarchy of a version 1 controller, or of version 2.
-pub(super) fn own_path(controller: Option<&str>) -> Result<PathBuf> {
+/// The caller's group in version 2.
+pub(super) fn own_path() -> Result<PathBuf> {
     let text = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
-    own_path_in(&text, controller).with_context(|| match controller {
-        Some(name) => format!("find the cgroup v1 controller {name} in /proc/self/cgroup"),
-        None => "find a cgroup v2 entry in /proc/self/cgroup".to_owned(),
-    })
-}
-
-fn own_path_in(text: &str, controller: Option<&str>) -> Option<PathBuf> {
-    text.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (number, names, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let found = match controller {
-            Some(controller) => names.split(',').any(|name| name == controller),
-            None => number == "0" && names.is_empty(),
-        };
-        found.then(|| PathBuf::from(path))
-    })
+    let line = text.lines().find_map(|line| line.strip_prefix("0::"));
+    line.map(PathBuf::from).context("find a cgroup v2 entry in /proc/self/cgroup")
 }
 
 #[cfg(test)]
@@ -119,8 +143,9 @@ mod tests {
     use super::*;
 
     fn check(path: Option<&str>, rootless: bool, expected: &str) {
-        let request =
-            Request { id: "c1", path: path.map(Path::new), resources: None, manager: Manager::Cgroupfs, rootless };
+        let path = path.map(Path::new);
+        let manager = Manager::Cgroupfs;
+        let request = Request { id: "c1", path, resources: None, manager, rootless, everywhere: false };
         let found = path_or_error(&request);
         assert_eq!(found, expected, "{path:?}");
     }
@@ -144,11 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn own_group_by_hierarchy() {
-        let text = "5:cpu,cpuacct:/a\n4:memory:/m:x\n1:name=systemd:/s\n0::/u\n";
-        assert_eq!(own_path_in(text, Some("cpuacct")), Some(PathBuf::from("/a")));
-        assert_eq!(own_path_in(text, Some("memory")), Some(PathBuf::from("/m:x")));
-        assert_eq!(own_path_in(text, None), Some(PathBuf::from("/u")));
-        assert_eq!(own_path_in(text, Some("rdma")), None);
+    fn trees_of_version_1() {
+        let names = |line: &str| {
+            let hierarchy = hierarchy(line)?;
+            Some(format!("{:?} {} {}", hierarchy.controllers, hierarchy.root.display(), hierarchy.own.display()))
+        };
+        assert_eq!(names("4:memory:/m:x").unwrap(), r#"["memory"] /sys/fs/cgroup/memory /m:x"#);
+        assert_eq!(names("1:name=systemd:/s").unwrap(), r#"["name=systemd"] /sys/fs/cgroup/systemd /s"#);
+        assert_eq!(names("0::/u"), None);
     }
 }

@@ -242,7 +242,10 @@ fn huge_sizes(path: &Path, suffix: &str) -> Vec<(String, u64)> {
         let size = name.strip_prefix("hugetlb.")?.strip_suffix(suffix)?;
         (!size.contains('.')).then(|| size.to_owned())
     });
-    sizes.filter_map(|size| Some((number(path.join(format!("hugetlb.{size}{suffix}")))?, size))).map(|(n, s)| (s, n)).collect()
+    sizes
+        .filter_map(|size| Some((number(path.join(format!("hugetlb.{size}{suffix}")))?, size)))
+        .map(|(n, s)| (s, n))
+        .collect()
 }
 
 fn pressure(path: PathBuf) -> Option<Pressure> {

@@ -1,10 +1,11 @@
 //! Version 1: one tree for each controller (or a few). Only the trees that are needed are entered.
 //!
-//! A group is made in those that give figures or guard devices, and in those whose limits were asked for: each costs
-//! a directory, and `cpuset` is dear.
+//! A group of its own is made in those that give figures or guard devices, and in those whose limits were asked for:
+//! each costs a directory, and `cpuset` is dear. In the others containers share one group.
 #![forbid(unsafe_code)]
 
 use super::limit::Setting;
+use super::place::Hierarchy;
 use super::{Request, Saved, make_directory, place, read, remove, write};
 use crate::failure::{Failure, Kind};
 use anyhow::{Context, Result, bail};
@@ -27,15 +28,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes the group in the trees that are needed.
 pub(super) fn create(request: &Request, settings: &[Setting], saved: &mut Saved) -> Result<()> {
-    let mut controllers: BTreeSet<&str> = ALWAYS.iter().copied().filter(|name| mounted(name)).collect();
+    let hierarchies = place::hierarchies()?;
+    let mut needed: BTreeSet<&str> = ALWAYS.into();
     // Without a version 2 tree only the freezer can kill or pause.
-    if !place::legacy_root("unified").is_dir() && mounted("freezer") {
-        controllers.insert("freezer");
+    if !place::legacy_root("unified").is_dir() {
+        needed.insert("freezer");
     }
-    controllers.extend(settings.iter().map(|setting| setting.controller));
-    for controller in controllers {
-        let path = place::path(request, || place::own_path(Some(controller)))?;
-        enter(controller, &path, saved)?;
+    for setting in settings {
+        if !hierarchies.iter().any(|hierarchy| hierarchy.has(setting.controller)) {
+            return Err(not_mounted(setting.controller));
+        }
+        needed.insert(setting.controller);
+    }
+    for hierarchy in &hierarchies {
+        if request.everywhere || needed.iter().any(|controller| hierarchy.has(controller)) {
+            let path = place::path(request, || Ok(hierarchy.own.clone()))?;
+            enter(hierarchy, &path, saved)?;
+        } else if !request.rootless {
+            let shared = place::shared(hierarchy);
+            if make_directory(&shared)? && hierarchy.has("cpuset") {
+                inherit_cpuset(&shared)?;
+            }
+            saved.shared.push(shared);
+        }
     }
     Ok(())
 }
@@ -47,65 +62,75 @@ pub(super) fn add_controllers(
     pids: impl Fn() -> Result<Vec<i32>>,
 ) -> Result<()> {
     let wanted: BTreeSet<&str> = settings.iter().map(|setting| setting.controller).collect();
+    if wanted.iter().all(|controller| saved.v1.contains_key(*controller)) {
+        return Ok(());
+    }
+    let hierarchies = place::hierarchies()?;
+    let known = hierarchies.iter().find_map(|hierarchy| {
+        let directory = saved.v1.get(hierarchy.controllers.first()?)?;
+        directory.strip_prefix(&hierarchy.root).ok().map(Path::to_path_buf)
+    });
+    let Some(path) = known else { return Ok(()) };
     for controller in wanted {
         if saved.v1.contains_key(controller) {
             continue;
         }
-        let Some(relative) = relative_path(saved) else { continue };
-        enter(controller, &relative, saved)?;
-        let procs = saved.v1[controller].join("cgroup.procs");
-        let mut moved = BTreeSet::new();
-        // Who is forked by one not moved yet is not moved either: until a look finds nobody new.
-        loop {
-            let new: Vec<i32> = pids()?.into_iter().filter(|pid| moved.insert(*pid)).collect();
-            if new.is_empty() {
-                break;
-            }
-            for pid in new {
-                match write(&procs, &pid.to_string()) {
-                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
-                        return Err(error).with_context(|| format!("move process {pid} to {}", procs.display()));
-                    }
-                    _ => {}
-                }
-            }
-        }
+        let hierarchy = hierarchies.iter().find(|hierarchy| hierarchy.has(controller));
+        let hierarchy = hierarchy.ok_or_else(|| not_mounted(controller))?;
+        enter(hierarchy, &path, saved)?;
+        move_all(&hierarchy.root.join(&path).join("cgroup.procs"), &pids)?;
+        let left = place::shared(hierarchy);
+        saved.shared.retain(|path| *path != left);
     }
     Ok(())
 }
 
-/// The group's path below the roots, from one that exists.
-fn relative_path(saved: &Saved) -> Option<PathBuf> {
-    let (controller, path) = saved.v1.iter().next()?;
-    path.strip_prefix(place::legacy_root(controller)).ok().map(Path::to_path_buf)
-}
-
-fn mounted(controller: &str) -> bool {
-    place::legacy_root(controller).is_dir()
-}
-
-fn enter(controller: &str, path: &Path, saved: &mut Saved) -> Result<()> {
-    if !mounted(controller) {
-        let hint = match controller {
-            "cgroup" | "io" => "it is of cgroup v2; boot with `systemd.unified_cgroup_hierarchy=1`".to_owned(),
-            _ => format!("mount it: mount -t cgroup -o {controller} {controller} /sys/fs/cgroup/{controller}"),
-        };
-        let tried = format!("set limits: the cgroup v1 controller `{controller}` is not mounted or not in this kernel");
-        return Err(Failure::new(Kind::Engine, tried).hint(hint).into());
+/// Who is forked by one not moved yet is not moved either: until a look finds nobody new.
+fn move_all(procs: &Path, pids: &impl Fn() -> Result<Vec<i32>>) -> Result<()> {
+    let mut moved = BTreeSet::new();
+    loop {
+        let new: Vec<i32> = pids()?.into_iter().filter(|pid| moved.insert(*pid)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for pid in new {
+            match write(procs, &pid.to_string()) {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                    return Err(error).with_context(|| format!("move process {pid} to {}", procs.display()));
+                }
+                _ => {}
+            }
+        }
     }
-    let mut level = place::legacy_root(controller);
-    let leaf = level.join(path);
-    if !std::fs::create_dir(&leaf).is_ok() {
+}
+
+fn not_mounted(controller: &str) -> anyhow::Error {
+    let hint = match controller {
+        "cgroup" | "io" => "it is of cgroup v2; boot with `systemd.unified_cgroup_hierarchy=1`".to_owned(),
+        _ => format!("mount it: `mount -t cgroup -o {controller} {controller} /sys/fs/cgroup/{controller}`"),
+    };
+    let tried = format!("set limits: the cgroup v1 controller `{controller}` is not mounted or not in this kernel");
+    Failure::new(Kind::Engine, tried).hint(hint).into()
+}
+
+fn enter(hierarchy: &Hierarchy, path: &Path, saved: &mut Saved) -> Result<()> {
+    let is_cpuset = hierarchy.has("cpuset");
+    let directory = hierarchy.root.join(path);
+    let made = std::fs::create_dir(&directory).is_ok();
+    if made && is_cpuset {
+        inherit_cpuset(&directory)?;
+    } else if !made {
+        let mut level = hierarchy.root.clone();
         for component in path.components() {
             level.push(component);
-            if make_directory(&level)? && controller == "cpuset" {
+            if make_directory(&level)? && is_cpuset {
                 inherit_cpuset(&level)?;
             }
         }
-    } else if controller == "cpuset" {
-        inherit_cpuset(&leaf)?;
     }
-    saved.v1.insert(controller.to_owned(), leaf);
+    for controller in &hierarchy.controllers {
+        saved.v1.insert(controller.clone(), directory.clone());
+    }
     Ok(())
 }
 

@@ -120,7 +120,7 @@ pub(super) fn open(path: &Path) -> Result<OwnedFd> {
 
 /// The controllers that a new group of this caller could have.
 pub(super) fn available(root: &Path, _manager: Manager, rootless: bool) -> BTreeSet<String> {
-    let directory = match rootless.then(|| place::own_path(None)) {
+    let directory = match rootless.then(place::own_path) {
         Some(Ok(own)) => root.join(own.parent().unwrap_or(&own).strip_prefix("/").unwrap_or(Path::new(""))),
         _ => root.to_path_buf(),
     };
