@@ -3,7 +3,10 @@
 
 pub mod auth;
 pub mod auth_file;
+pub mod config;
 pub mod http;
 pub mod manifest;
+pub mod reference;
 pub mod registry;
+pub mod store;
 pub mod trust;

@@ -51,6 +51,11 @@ impl Layout {
         self.data.join("layers-v1")
     }
 
+    /// All images, one record each.
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+
     /// All tags.
     pub fn tags(&self) -> PathBuf {
         self.data.join("tags")

@@ -6,8 +6,9 @@
 //!   lock              shared by all, exclusive by prune       containers/ID/status.json       written by the supervisor only
 //!   tmp/              staging, same file system               containers/ID/attachments.json  what must be released
 //!   blobs/sha256/HEX  immutable                               containers/ID/control.sock      the supervisor's ear
-//!   layers-v1/HEX/{diff,layer.json}  immutable                networks/NAME/members/ID.json
-//!   tags/ESCAPED-REF  -> manifest digest
+//!   layers-v1/HEX/{diff,layer.json,split}  immutable          networks/NAME/members/ID.json
+//!   images/ID.json    what an image consists of
+//!   tags/ESCAPED-REF  -> ../images/ID.json
 //!   containers/ID/{config.json, exit.json, upper, work, log}
 //!   names/NAME -> ../containers/ID
 //!   networks/NAME/{network.json, leases/IP -> ID}  volumes/NAME/{volume.json,_data}  events/DAY.jsonl

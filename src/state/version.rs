@@ -24,6 +24,7 @@ pub fn open(layout: &Layout) -> Result<()> {
         layout.tmp(),
         layout.blobs(),
         layout.layers(),
+        layout.images(),
         layout.tags(),
         layout.containers(),
         layout.names(),

@@ -1,2 +1,13 @@
 //! Layers, overlay root file systems and volumes.
+//!
+//! Knows directories and archives, not images: what a layer is called and who needs it, `image::store` knows.
 #![forbid(unsafe_code)]
+
+pub mod compress;
+pub mod layer;
+pub mod overlay;
+pub mod pipe;
+pub mod split;
+pub mod tar;
+pub mod tree;
+pub mod unpack;

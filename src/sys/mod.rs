@@ -1,4 +1,7 @@
 //! Every `unsafe` of the program. One system call a function, `io::Result` out, no policy.
 
 pub mod bpf;
+pub mod fd;
 pub mod fork;
+pub mod mount;
+pub mod xattr;

@@ -1,0 +1,164 @@
+//! Directory trees by file descriptor: open inside a root, remove, measure. No path of an image, volume or container is
+//! ever resolved from the host's root.
+
+use anyhow::{Context, Result};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use std::collections::HashSet;
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Open a directory of the store itself.
+pub fn open_directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
+}
+
+/// Open a path with `root` as its `/`: symbolic links and `..` end inside, magic links are refused.
+pub fn open_in_root(root: BorrowedFd<'_>, path: &[u8], flags: OFlag) -> nix::Result<OwnedFd> {
+    create_in_root(root, path, flags, Mode::empty())
+}
+
+/// [`open_in_root`] with the mode of a file that O_CREAT makes.
+pub fn create_in_root(root: BorrowedFd<'_>, path: &[u8], flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+    let path = if path.is_empty() { b"." } else { path };
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .mode(mode)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    // EAGAIN: a rename somewhere made the kernel unsure that `..` stayed inside; it asks to try again.
+    for _ in 0..64 {
+        match openat2(root, OsStr::from_bytes(path), how) {
+            Err(Errno::EAGAIN) => {}
+            result => return result,
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// Remove what is called `name` in `parent`, with all below it. Does not follow links, and does not mind when others
+/// remove at the same time.
+pub fn remove_at(parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::EISDIR | Errno::EPERM) => {}
+        Err(error) => return Err(error),
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = match nix::fcntl::openat(parent, name, flags, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(Errno::EACCES) => {
+            // Ours, but its mode forbids even us to look (a user without CAP_DAC_OVERRIDE).
+            nix::sys::stat::fchmodat(parent, name, Mode::S_IRWXU, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+            nix::fcntl::openat(parent, name, flags, Mode::empty())?
+        }
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    remove_content(directory)?;
+    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Remove all that is in a directory.
+pub fn remove_content(directory: OwnedFd) -> nix::Result<()> {
+    let mut stream = Dir::from_fd(directory.try_clone().map_err(|_| Errno::EMFILE)?)?;
+    let mut writable = false;
+    for entry in stream.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        match remove_at(directory.as_fd(), name) {
+            Err(Errno::EACCES) if !writable => {
+                nix::sys::stat::fchmod(&directory, Mode::S_IRWXU)?;
+                writable = true;
+                remove_at(directory.as_fd(), name)?;
+            }
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Remove a tree of the store by its path; nothing there is no error.
+pub fn remove(path: &Path) -> Result<()> {
+    let context = || format!("remove {}", path.display());
+    let parent = match path.parent().map(open_directory) {
+        Some(Ok(parent)) => parent,
+        _ => return Ok(()),
+    };
+    let name = path.file_name().context("a path without a name").with_context(context)?;
+    let name = std::ffi::CString::new(name.as_bytes()).with_context(context)?;
+    remove_at(parent.as_fd(), &name).with_context(context)
+}
+
+/// Bytes and inodes under a directory, each inode once: what `du` counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Sum of file sizes.
+    pub apparent: u64,
+    /// Sum of allocated blocks.
+    pub allocated: u64,
+    /// Files of all kinds.
+    pub inodes: u64,
+}
+
+/// Measure a tree.
+pub fn usage(path: &Path) -> Result<Usage> {
+    let mut usage = Usage::default();
+    let mut seen = HashSet::new();
+    let directory = match nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    {
+        Ok(directory) => directory,
+        Err(Errno::ENOENT) => return Ok(usage),
+        Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
+    };
+    let stat = nix::sys::stat::fstat(&directory)?;
+    usage.allocated += stat.st_blocks as u64 * 512;
+    usage.inodes += 1;
+    measure(directory, &mut usage, &mut seen).with_context(|| format!("measure {}", path.display()))?;
+    Ok(usage)
+}
+
+fn measure(directory: OwnedFd, usage: &mut Usage, seen: &mut HashSet<(u64, u64)>) -> nix::Result<()> {
+    let mut stream = Dir::from_fd(directory.try_clone().map_err(|_| Errno::EMFILE)?)?;
+    for entry in stream.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let stat = match fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            // Gone while we looked.
+            Err(Errno::ENOENT) => continue,
+            Err(error) => return Err(error),
+        };
+        let is_directory = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
+        if !is_directory && stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino)) {
+            continue;
+        }
+        usage.allocated += stat.st_blocks as u64 * 512;
+        usage.inodes += 1;
+        if is_directory {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            match nix::fcntl::openat(&directory, name, flags, Mode::empty()) {
+                Ok(below) => measure(below, usage, seen)?,
+                Err(Errno::ENOENT | Errno::EACCES) => {}
+                Err(error) => return Err(error),
+            }
+        } else {
+            usage.apparent += stat.st_size as u64;
+        }
+    }
+    Ok(())
+}
