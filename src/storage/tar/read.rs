@@ -432,7 +432,7 @@ impl Extended {
 }
 
 fn check_sum(block: &[u8; BLOCK]) -> Result<()> {
-    let wanted = number(&block[148..156]).context("checksum of a header")?;
+    let wanted = number(&block[148..156]).context("this is no tar archive")?;
     let blanked = |index: usize, byte: u8| if (148..156).contains(&index) { b' ' } else { byte };
     let sum: u64 = block.iter().enumerate().map(|(index, byte)| u64::from(blanked(index, *byte))).sum();
     // Some old writers summed signed bytes.
