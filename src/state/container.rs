@@ -3,6 +3,7 @@
 use crate::model::container::ContainerSpec;
 use crate::model::id::Id;
 use crate::model::user::IdMaps;
+use crate::state::event::Event;
 use crate::state::file::{self, Durability};
 use crate::state::layout::Layout;
 use crate::state::{lock, name};
@@ -182,6 +183,19 @@ impl ContainerRecord {
     /// Write it again (`update`, `rename`), under the container's lock.
     pub fn save(&self, layout: &Layout) -> Result<()> {
         file::replace_json(&ContainerRecord::path(layout, &self.id), self, Durability::Durable)
+    }
+
+    /// An event about it.
+    pub fn event(&self, status: &str) -> Event {
+        Event {
+            kind: "container".to_owned(),
+            status: status.to_owned(),
+            id: self.id.to_string(),
+            name: self.name.clone(),
+            image: self.image.as_ref().map(|image| image.name.clone()).unwrap_or_default(),
+            attributes: self.spec.labels.clone(),
+            ..Event::default()
+        }
     }
 
     /// Whether nobody will read the record after a crash: it goes with its process.

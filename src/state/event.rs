@@ -73,7 +73,7 @@ pub fn read(path: &std::path::Path) -> Result<Vec<Event>> {
 }
 
 /// Days since 1970 to year, month, day (Howard Hinnant's algorithm), so that naming a file loads no time zone data.
-fn civil(days: i64) -> (i64, i64, i64) {
+pub fn civil(days: i64) -> (i64, i64, i64) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let doe = z.rem_euclid(146_097);

@@ -1,2 +1,10 @@
 //! One small process per running container: the only one that acquires and releases.
 #![forbid(unsafe_code)]
+
+pub mod client;
+pub mod exit;
+pub mod log;
+pub mod message;
+pub mod relay;
+pub mod serve;
+mod status;

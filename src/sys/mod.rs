@@ -4,4 +4,7 @@ pub mod bpf;
 pub mod fd;
 pub mod fork;
 pub mod mount;
+pub mod pipe;
+pub mod socket;
+pub mod terminal;
 pub mod xattr;

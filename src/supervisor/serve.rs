@@ -1,0 +1,579 @@
+//! The loop of a supervisor: one `poll` over the container's end, its streams, its clients and the time.
+//!
+//! It owns the state and changes it; it knows nothing of how a container is made or released (`supervise.rs`). It ends
+//! with the container's first process, or, while there is none (between two lives), when the time is up or a client
+//! wants it to end.
+
+use super::log::{Log, Stream};
+use super::message::{Attach, Connection, Reply, Request, Trouble};
+use super::relay::{Pumped, Relay, Viewer};
+use super::status::StatusFile;
+use crate::failure::{Failure, Kind};
+use crate::runtime::cgroup::Cgroup;
+use crate::state::container::Phase;
+use crate::sys::{pipe, socket};
+use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// After so long without output, memory is given back.
+const REST_AFTER: Duration = Duration::from_millis(500);
+/// More clients than this wait in the listening socket's queue.
+const CLIENTS_MAX: usize = 256;
+
+/// The container's first process.
+pub trait Process {
+    /// Its number.
+    fn pid(&self) -> i32;
+    /// Readable when it has ended.
+    fn pidfd(&self) -> &OwnedFd;
+    /// Let it run.
+    fn begin(&mut self) -> Result<()>;
+    /// Send it a signal.
+    fn signal(&self, number: i32) -> Result<()>;
+}
+
+/// How stop was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopWish {
+    /// The signal.
+    pub signal: i32,
+    /// How long it may take to obey; `None`: for ever.
+    pub timeout: Option<Duration>,
+}
+
+/// What the loop owns.
+pub struct House {
+    /// Where clients come in.
+    pub listener: OwnedFd,
+    /// Signals for the supervisor itself.
+    pub signals: SignalFd,
+    /// Who is connected.
+    pub clients: Vec<Client>,
+    /// The container's streams.
+    pub relay: Relay,
+    /// Its log.
+    pub log: Log,
+    /// Its standard input, or its terminal.
+    pub input: Option<OwnedFd>,
+    /// Its streams are a terminal.
+    pub terminal: bool,
+    /// Its standard input is open for clients.
+    pub interactive: bool,
+    /// The streams are the starting command's own.
+    pub passthrough: bool,
+    /// The status others read.
+    pub status: StatusFile,
+    /// Its cgroup, to freeze and kill.
+    pub cgroup: Option<Cgroup>,
+    /// How to stop it when nobody says.
+    pub stop_default: StopWish,
+    /// It goes with its process: a broken pipe of whoever started it is its own broken pipe.
+    pub ephemeral: bool,
+    /// Stopped or killed by a user.
+    pub stopped_by_user: bool,
+    /// When the stop time-out ends, and whether it ended.
+    pub stop_deadline: Option<Instant>,
+    /// SIGKILL was sent for want of obedience.
+    pub killed: bool,
+    /// When it has run for too long (`--timeout`).
+    pub run_deadline: Option<Instant>,
+    /// When something was last read from the container.
+    pub last_output: Instant,
+}
+
+/// Somebody who is connected.
+pub struct Client {
+    connection: Connection,
+    viewer: Option<Viewer>,
+    /// Wants to hear `Exited`.
+    waits: bool,
+    /// Started the container and sits before it.
+    starter: bool,
+    gone: bool,
+}
+
+impl Client {
+    /// A client on this connection.
+    pub fn new(connection: Connection) -> Client {
+        Client { connection, viewer: None, waits: false, starter: false, gone: false }
+    }
+
+    /// The one who started the container, with what it wants to see.
+    pub fn starter(connection: Connection, viewer: Option<Viewer>) -> Client {
+        Client { connection, viewer, waits: true, starter: true, gone: false }
+    }
+
+    /// Tell it something; who does not listen is forgotten.
+    pub fn tell(&mut self, reply: &Reply, input: Option<&OwnedFd>) {
+        let descriptors: Vec<_> = input.into_iter().map(AsFd::as_fd).collect();
+        if self.connection.send(reply, &descriptors).is_err() {
+            self.gone = true;
+        }
+    }
+}
+
+/// Make a viewer of what a client sent with its wish.
+pub fn viewer(attach: &Attach, descriptors: &mut impl Iterator<Item = OwnedFd>) -> Result<Viewer> {
+    let mut next = |wanted: bool| -> Result<Option<OwnedFd>> {
+        if !wanted {
+            return Ok(None);
+        }
+        let descriptor = descriptors.next().context("attach: a descriptor is missing")?;
+        pipe::set_nonblocking(&descriptor)?;
+        Ok(Some(descriptor))
+    };
+    let output = next(attach.output)?;
+    let errors = next(attach.errors)?;
+    Ok(Viewer::new(output, errors, attach.patient))
+}
+
+/// Why [`House::keep`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The first process has ended.
+    Ended,
+    /// The time is up.
+    Time,
+    /// Somebody wants the container to end, and there is no process.
+    Stop,
+}
+
+impl House {
+    /// Serve until the process ends; without one, until `until` or until a client stops the container.
+    pub fn keep(&mut self, mut process: Option<&mut dyn Process>, until: Option<Instant>) -> Result<Turn> {
+        loop {
+            let ready = self.wait(process.as_deref(), until)?;
+            if ready.signals {
+                self.take_signals(&process);
+            }
+            for stream in [Stream::Output, Stream::Errors] {
+                if ready.sources[stream as usize] {
+                    self.pump(stream);
+                }
+            }
+            self.serve(&ready, &mut process);
+            if ready.listener {
+                self.accept();
+            }
+            self.clients.retain(|client| !client.gone);
+            if ready.process {
+                return Ok(Turn::Ended);
+            }
+            let now = Instant::now();
+            self.keep_time(now, process.as_deref());
+            if process.is_none() {
+                if self.stopped_by_user {
+                    return Ok(Turn::Stop);
+                }
+                if until.is_some_and(|until| now >= until) {
+                    return Ok(Turn::Time);
+                }
+            }
+        }
+    }
+
+    /// The process has ended: read its streams to their end, whatever the viewers do, and finish the log.
+    ///
+    /// Somebody else may still hold the other end (a descriptor sent to another container): a stream that gives nothing
+    /// for a while is taken to be at its end.
+    pub fn drain(&mut self) {
+        const PATIENCE: Duration = Duration::from_millis(2000);
+        let mut deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut open = false;
+            for stream in [Stream::Output, Stream::Errors] {
+                loop {
+                    match self.pump(stream) {
+                        Pumped::Data => deadline = Instant::now() + PATIENCE,
+                        Pumped::Empty => {
+                            open = true;
+                            break;
+                        }
+                        Pumped::End => break,
+                    }
+                }
+            }
+            let now = Instant::now();
+            if !open || now >= deadline {
+                break;
+            }
+            let mut files: Vec<PollFd<'_>> = [Stream::Output, Stream::Errors]
+                .into_iter()
+                .filter_map(|stream| self.relay.source(stream))
+                .map(|source| PollFd::new(source.as_fd(), PollFlags::POLLIN))
+                .collect();
+            let _ = poll(&mut files, timeout(Some(deadline - now)));
+        }
+        self.log.finish();
+        self.log.rest();
+        self.relay = Relay::default();
+        self.input = None;
+    }
+
+    /// Tell all who wait how it ended. Viewers stay until they have taken what is theirs.
+    pub fn tell_exit(&mut self, code: i32) {
+        let reply = Reply::Exited { code, killed: self.killed };
+        for client in self.clients.iter_mut().filter(|client| client.waits) {
+            client.tell(&reply, None);
+            client.waits = false;
+            client.starter = false;
+        }
+        self.clients.retain(|client| !client.gone && client.viewer.is_some());
+    }
+
+    /// Serve those who have not yet taken all output, and nobody else.
+    pub fn linger(&mut self) {
+        for client in &mut self.clients {
+            let Some(viewer) = &mut client.viewer else { continue };
+            for stream in [Stream::Output, Stream::Errors] {
+                while let Some(file) = viewer.pending(stream) {
+                    let mut files = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+                    let _ = poll(&mut files, timeout(Some(Duration::from_secs(1))));
+                    viewer.flush(stream);
+                    viewer.drop_stalled(Instant::now());
+                }
+            }
+        }
+        self.clients.clear();
+    }
+
+    /// Send the stop signal, and SIGKILL later if need be.
+    pub fn stop(&mut self, wish: StopWish, process: Option<&dyn Process>) {
+        self.stopped_by_user = true;
+        let Some(process) = process else { return };
+        let now = Instant::now();
+        if self.status.get().phase == Phase::Paused {
+            // A frozen process takes no signal.
+            let _ = self.thaw();
+        }
+        if wish.timeout == Some(Duration::ZERO) {
+            let _ = process.signal(libc::SIGKILL);
+        } else {
+            let _ = process.signal(wish.signal);
+        }
+        let deadline = wish.timeout.map(|timeout| now + timeout);
+        self.stop_deadline = match (self.stop_deadline, deadline) {
+            (Some(first), Some(second)) => Some(first.min(second)),
+            (first, second) => first.or(second),
+        };
+        self.status.change(|status| status.stopping = true);
+    }
+
+    fn thaw(&mut self) -> Result<()> {
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.thaw()?;
+        }
+        self.status.change(|status| status.phase = Phase::Running);
+        Ok(())
+    }
+
+    fn pump(&mut self, stream: Stream) -> Pumped {
+        self.last_output = Instant::now();
+        let viewers = self.clients.iter_mut().filter_map(|client| client.viewer.as_mut());
+        let pumped = self.relay.pump(stream, &mut self.log, viewers);
+        self.notice_broken();
+        pumped
+    }
+
+    /// `coracle run --rm … | head`: the container's own write shall fail, as in any pipeline. A container that is kept
+    /// goes on, and its log with it.
+    fn notice_broken(&mut self) {
+        for client in &mut self.clients {
+            let broken = client.viewer.as_mut().is_some_and(Viewer::take_broken);
+            if broken && client.starter && self.ephemeral && !client.gone {
+                for stream in [Stream::Output, Stream::Errors] {
+                    if !client.viewer.as_ref().is_some_and(|viewer| viewer.watches(stream)) {
+                        self.relay.close(stream);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_signals(&mut self, process: &Option<&mut dyn Process>) {
+        while let Ok(Some(news)) = self.signals.read_signal() {
+            match news.ssi_signo as i32 {
+                libc::SIGTERM | libc::SIGINT => self.stop(self.stop_default, process.as_deref()),
+                libc::SIGCHLD => reap_strangers(process.as_deref().map(Process::pid)),
+                _ => {}
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        while self.clients.len() < CLIENTS_MAX {
+            let Ok(connection) = socket::accept(&self.listener) else { return };
+            // The socket's mode keeps others out already; root of the machine is let in.
+            let peer = socket::peer_uid(&connection);
+            if peer.is_ok_and(|uid| uid == 0 || uid == nix::unistd::geteuid().as_raw()) {
+                self.clients.push(Client::new(Connection::new(connection)));
+            }
+        }
+    }
+
+    fn serve(&mut self, ready: &Ready, process: &mut Option<&mut dyn Process>) {
+        for index in 0..ready.clients.len().min(self.clients.len()) {
+            let seen = ready.clients[index];
+            if let Some(viewer) = &mut self.clients[index].viewer {
+                for stream in [Stream::Output, Stream::Errors] {
+                    if seen.sinks[stream as usize] {
+                        viewer.flush(stream);
+                    }
+                }
+            }
+            if seen.speaks {
+                self.hear(index, process);
+            }
+        }
+        self.notice_broken();
+    }
+
+    /// A client has something to say.
+    fn hear(&mut self, index: usize, process: &mut Option<&mut dyn Process>) {
+        let received = self.clients[index].connection.receive::<Request>();
+        let (request, descriptors) = match received {
+            Ok(Some(received)) => received,
+            Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::WouldBlock) => {
+                return;
+            }
+            Ok(None) | Err(_) => {
+                self.clients[index].gone = true;
+                return;
+            }
+        };
+        match self.answer(index, request, descriptors, process) {
+            Ok(None) => {}
+            Ok(Some(reply)) => self.clients[index].tell(&reply, None),
+            Err(error) => self.clients[index].tell(&Reply::Failed(Trouble::of(&error)), None),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        index: usize,
+        request: Request,
+        descriptors: Vec<OwnedFd>,
+        process: &mut Option<&mut dyn Process>,
+    ) -> Result<Option<Reply>> {
+        let phase = self.status.get().phase;
+        match request {
+            Request::Start(_) => bail!("the container is already started"),
+            Request::Attach(attach) => {
+                self.attach(index, &attach, descriptors)?;
+                return Ok(None);
+            }
+            Request::CloseInput => {
+                if !self.terminal {
+                    self.input = None;
+                }
+                return Ok(None);
+            }
+            Request::Wait => self.clients[index].waits = true,
+            Request::Begin => {
+                let process = process.as_mut().context("the container has no process")?;
+                if phase != Phase::Initialized {
+                    bail!("the container is already started");
+                }
+                process.begin()?;
+                self.status.change(|status| {
+                    status.phase = Phase::Running;
+                    status.started_ns = crate::state::event::now_ns();
+                });
+                return Ok(Some(Reply::Done));
+            }
+            Request::Signal { number } => {
+                let process = process.as_ref().context("the container has no process")?;
+                process.signal(number)?;
+                self.stopped_by_user = true;
+                return Ok(Some(Reply::Done));
+            }
+            Request::Stop { signal, timeout_s } => {
+                self.clients[index].waits = true;
+                let mut wish = self.stop_default;
+                wish.signal = signal.unwrap_or(wish.signal);
+                if let Some(seconds) = timeout_s {
+                    wish.timeout = u64::try_from(seconds).ok().map(Duration::from_secs);
+                }
+                self.stop(wish, process.as_deref());
+            }
+            Request::Pause => {
+                if phase != Phase::Running {
+                    return Err(wrong_state(phase, "pause"));
+                }
+                let cgroup = self.cgroup.as_mut().filter(|cgroup| cgroup.exists());
+                let cgroup = cgroup.ok_or_else(|| {
+                    Failure::new(Kind::Engine, "pause: the container has no cgroup")
+                        .hint("delegate a cgroup to this user (Delegate=yes), or run without --cgroups=disabled")
+                })?;
+                cgroup.freeze()?;
+                self.status.change(|status| status.phase = Phase::Paused);
+                return Ok(Some(Reply::Done));
+            }
+            Request::Unpause => {
+                if phase != Phase::Paused {
+                    return Err(wrong_state(phase, "unpause"));
+                }
+                self.thaw()?;
+                return Ok(Some(Reply::Done));
+            }
+        }
+        Ok(None)
+    }
+
+    fn attach(&mut self, index: usize, attach: &Attach, descriptors: Vec<OwnedFd>) -> Result<()> {
+        if self.passthrough {
+            bail!("this container is using the 'passthrough' log driver, cannot attach");
+        }
+        let viewer = viewer(attach, &mut descriptors.into_iter())?;
+        let terminal = self.terminal;
+        let client = &mut self.clients[index];
+        client.viewer = Some(viewer);
+        client.waits = true;
+        let input = self.input.as_ref().filter(|_| terminal || attach.input && self.interactive);
+        if let (true, Some(screen), Some(size)) = (terminal, input, attach.size) {
+            let _ = crate::sys::terminal::set_size(screen, size);
+        }
+        client.tell(&Reply::Attached { terminal }, input);
+        Ok(())
+    }
+
+    /// What is due by the clock.
+    fn keep_time(&mut self, now: Instant, process: Option<&dyn Process>) {
+        for client in &mut self.clients {
+            if let Some(viewer) = &mut client.viewer {
+                viewer.drop_stalled(now);
+            }
+        }
+        if self.relay.is_restless() && now.duration_since(self.last_output) >= REST_AFTER {
+            self.relay.rest();
+            self.log.rest();
+            pipe::trim_memory();
+        }
+        let Some(process) = process else { return };
+        if self.stop_deadline.is_some_and(|deadline| now >= deadline) {
+            self.stop_deadline = None;
+            self.killed = true;
+            self.kill(process);
+        }
+        if self.run_deadline.is_some_and(|deadline| now >= deadline) {
+            self.run_deadline = None;
+            self.kill(process);
+        }
+    }
+
+    fn kill(&mut self, process: &dyn Process) {
+        let _ = process.signal(libc::SIGKILL);
+        if self.status.get().phase == Phase::Paused {
+            let _ = self.thaw();
+        }
+    }
+
+    /// The next time at which [`House::keep_time`] has something to do.
+    fn next_deadline(&self, until: Option<Instant>) -> Option<Instant> {
+        let stalled = self.clients.iter().filter_map(|client| client.viewer.as_ref()).any(Viewer::is_stalled);
+        let rest = self.relay.is_restless().then(|| self.last_output + REST_AFTER);
+        let stall = stalled.then(|| Instant::now() + super::relay::STALL_MAX);
+        [until, self.stop_deadline, self.run_deadline, rest, stall].into_iter().flatten().min()
+    }
+
+    /// Wait until something can be done.
+    fn wait(&self, process: Option<&dyn Process>, until: Option<Instant>) -> Result<Ready> {
+        let mut places = Places { files: Vec::with_capacity(8 + 3 * self.clients.len()) };
+        let signals = places.add(&self.signals, PollFlags::POLLIN);
+        let full = self.clients.len() >= CLIENTS_MAX;
+        let listener = if full { None } else { places.add(&self.listener, PollFlags::POLLIN) };
+        let pidfd = process.and_then(|process| places.add(process.pidfd(), PollFlags::POLLIN));
+        let sources = [Stream::Output, Stream::Errors].map(|stream| {
+            let mut viewers = self.clients.iter().filter_map(|client| client.viewer.as_ref());
+            let held = viewers.any(|viewer| viewer.pending(stream).is_some());
+            let source = self.relay.source(stream).filter(|_| !held);
+            source.and_then(|source| places.add(source, PollFlags::POLLIN))
+        });
+        let clients: Vec<_> = self
+            .clients
+            .iter()
+            .map(|client| {
+                let sink = |stream| client.viewer.as_ref().and_then(|viewer| viewer.pending(stream));
+                let sinks = [Stream::Output, Stream::Errors];
+                let sinks = sinks.map(|stream| sink(stream).and_then(|file| places.add(file, PollFlags::POLLOUT)));
+                (places.add(&client.connection, PollFlags::POLLIN), sinks)
+            })
+            .collect();
+        let left = self.next_deadline(until).map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match poll(&mut places.files, timeout(left)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error).context("wait for the container"),
+        }
+        let is = |place: Option<usize>| place.is_some_and(|index| places.files[index].any() == Some(true));
+        Ok(Ready {
+            signals: is(signals),
+            listener: is(listener),
+            process: is(pidfd),
+            sources: sources.map(is),
+            clients: clients
+                .into_iter()
+                .map(|(speaks, sinks)| Seen { speaks: is(speaks), sinks: sinks.map(is) })
+                .collect(),
+        })
+    }
+}
+
+fn wrong_state(phase: Phase, verb: &str) -> anyhow::Error {
+    let message = match (verb, phase) {
+        ("pause", Phase::Paused) => "it is already paused: container state improper".to_owned(),
+        ("unpause", _) => "it is not paused, can't unpause: container state improper".to_owned(),
+        _ => format!("it is not running, can't {verb}: container state improper"),
+    };
+    Failure::new(Kind::Engine, message).into()
+}
+
+struct Places<'a> {
+    files: Vec<PollFd<'a>>,
+}
+
+impl<'a> Places<'a> {
+    fn add(&mut self, file: &'a impl AsFd, events: PollFlags) -> Option<usize> {
+        self.files.push(PollFd::new(file.as_fd(), events));
+        Some(self.files.len() - 1)
+    }
+}
+
+#[derive(Debug)]
+struct Ready {
+    signals: bool,
+    listener: bool,
+    process: bool,
+    sources: [bool; 2],
+    clients: Vec<Seen>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    speaks: bool,
+    sinks: [bool; 2],
+}
+
+fn timeout(left: Option<Duration>) -> PollTimeout {
+    // A millisecond more, or the loop turns until the last fraction of it is over.
+    left.map_or(PollTimeout::NONE, |left| {
+        PollTimeout::try_from(left.as_millis().saturating_add(1).min(i32::MAX as u128) as i32)
+            .unwrap_or(PollTimeout::MAX)
+    })
+}
+
+/// Reap the orphans of the container that have become our children. Its first process is left for its pidfd.
+fn reap_strangers(first: Option<i32>) {
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Ok(status) = waitid(Id::All, look) {
+        let Some(pid) = status.pid() else { return };
+        if matches!(status, WaitStatus::StillAlive) || Some(pid.as_raw()) == first {
+            return;
+        }
+        let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+    }
+}

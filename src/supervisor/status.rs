@@ -1,0 +1,34 @@
+//! `status.json`: what a supervisor says of its container, for everybody to read.
+
+use crate::model::id::Id;
+use crate::state::container::{Status, VERSION};
+use crate::state::file::{self, Durability};
+use crate::state::layout::Layout;
+use std::path::PathBuf;
+
+/// The status and its file; this process is its only writer.
+#[derive(Debug)]
+pub struct StatusFile {
+    path: PathBuf,
+    status: Status,
+}
+
+impl StatusFile {
+    /// A container's, not yet written.
+    pub fn new(layout: &Layout, id: &Id) -> StatusFile {
+        let supervisor_pid = std::process::id() as i32;
+        let status = Status { version: VERSION, supervisor_pid, ..Status::default() };
+        StatusFile { path: layout.running(id).join("status.json"), status }
+    }
+
+    /// What it says now.
+    pub fn get(&self) -> &Status {
+        &self.status
+    }
+
+    /// Say something else. RUN is memory: if it is full the old status stands, and the container goes on.
+    pub fn change(&mut self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status);
+        let _ = file::replace_json(&self.path, &self.status, Durability::Volatile);
+    }
+}
