@@ -3,6 +3,7 @@
 
 pub mod auth;
 pub mod auth_file;
+pub mod builtin;
 pub mod config;
 pub mod http;
 pub mod manifest;
