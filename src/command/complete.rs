@@ -5,6 +5,7 @@
 
 use super::present;
 use crate::engine::Engine;
+use crate::image::reference::Reference;
 use anyhow::Result;
 use clap::ValueHint;
 use std::path::Path;
@@ -212,8 +213,16 @@ fn names(engine: &Engine, kind: Kind) -> Vec<String> {
         Kind::Network => entries(&layout.networks()),
         Kind::Volume => entries(&layout.volumes()),
         Kind::Secret => entries(&layout.data().join("secrets")),
-        Kind::Image => entries(&layout.tags()),
+        Kind::Image => entries(&layout.tags()).iter().flat_map(|name| image_names(name)).collect(),
     }
+}
+
+/// An image's whole name, and the short one that people type.
+fn image_names(file_name: &str) -> Vec<String> {
+    let Ok(reference) = Reference::unescape(file_name) else { return Vec::new() };
+    let whole = reference.to_string();
+    let short = ["docker.io/library/", "docker.io/", "localhost/"].iter().find_map(|prefix| whole.strip_prefix(prefix));
+    short.map(str::to_owned).into_iter().chain([whole.clone()]).collect()
 }
 
 fn entries(directory: &Path) -> Vec<String> {
