@@ -12,6 +12,7 @@ mod document;
 pub mod flag;
 mod global;
 pub mod present;
+mod runtime;
 mod table;
 
 mod version;
@@ -51,6 +52,9 @@ pub enum Enter {
 /// Parse, dispatch, print the failure.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(arguments) = runtime::arguments(&arguments) {
+        return runtime::main(arguments);
+    }
     match dispatch(&arguments) {
         Ok(code) => code,
         Err(error) => report(&error),

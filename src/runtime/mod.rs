@@ -2,4 +2,14 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod exec;
+pub mod hook;
+pub mod idmap;
+mod init;
+pub mod label;
+pub mod launch;
+pub mod plan;
+mod rootfs;
 pub mod seccomp;
+mod step;
+mod sync;

@@ -1,0 +1,64 @@
+//! The child: run the plan step by step, say and hear the words between, and become the command.
+//!
+//! Invariant: nothing returns from here. The process leaves by execve or by `_exit`, also on a panic, so that exit
+//! handlers and buffers of the parent, of which it has a copy, never run twice.
+
+use super::step::{Child, Fault, Step};
+use super::sync::{End, Message, StepError, Word};
+use crate::sys::process;
+use std::os::fd::AsFd;
+
+/// Leave if something unwinds.
+struct NeverReturn;
+
+impl Drop for NeverReturn {
+    fn drop(&mut self) {
+        process::exit_now(127)
+    }
+}
+
+/// Run the plan. The parent knows the same steps, by their index.
+pub fn become_container(mut child: Child, steps: &mut [Step]) -> ! {
+    let _guard = NeverReturn;
+    for (index, step) in steps.iter_mut().enumerate() {
+        let done = match step {
+            // #2, #3, #4
+            Step::Say(word) => child.channel.say(*word).map_err(Fault::from),
+            // #1, #2, Start
+            Step::Hear(word) => hear(&child.channel, *word),
+            Step::Door => wait_at_door(&mut child),
+            step => step.run(&mut child),
+        };
+        if let Err(fault) = done {
+            let error = StepError::new(index as u32, fault.errno, &fault.detail);
+            // Where nobody listens any more there is nobody to tell.
+            let _ = child.channel.fail(&error);
+            process::exit_now(1);
+        }
+    }
+    process::exit_now(127)
+}
+
+/// The parent may die at any time: then so do we, without a word.
+fn hear(channel: &End, wanted: Word) -> Result<(), Fault> {
+    match channel.hear() {
+        Ok(Message::Word(word, _)) if word == wanted => Ok(()),
+        Ok(Message::End) => process::exit_now(1),
+        Ok(_) => Err(Fault::refused("the parent said another word")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Wait for whoever runs `start`, and speak with them from then on. One that leaves without a word is forgotten.
+fn wait_at_door(child: &mut Child) -> Result<(), Fault> {
+    let Some(door) = child.door.take() else {
+        return Err(Fault::refused("there is no door"));
+    };
+    loop {
+        let visitor = End::new(crate::sys::fd::accept(door.as_fd())?);
+        if let Ok(Message::Word(Word::Start, _)) = visitor.hear() {
+            child.channel = visitor;
+            return Ok(());
+        }
+    }
+}

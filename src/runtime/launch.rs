@@ -1,0 +1,405 @@
+//! The parent: clone, do the parent's tasks, hear of the child's progress, and hand out what came of it.
+//!
+//! `launch` -> [`Created`] -> `start` -> [`Running`]. Each consumes the former; a [`Created`] that is dropped kills its
+//! process, so a half-made container dies with whoever was making it. The conversation is drawn in `sync.rs`.
+
+use super::cgroup::Cgroup;
+use super::init;
+use super::plan::{Plan, Seed, Task};
+use super::rootfs::{Root, Source};
+use super::step::{Child, Place, Step};
+use super::sync::{End, Message, StepError, Word};
+use crate::failure::{Explain, Failure, Kind};
+use crate::sys::mount::{self, Attributes};
+use crate::sys::process::{self, Birth, Newborn, Side};
+use crate::sys::{fd, namespace};
+use anyhow::{Context, Result, bail};
+use nix::fcntl::AT_FDCWD;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+/// What becomes the container's root.
+pub enum Rootfs {
+    /// A directory of the host; it must be the one that was planned with.
+    Path(PathBuf),
+    /// A detached mount.
+    Mount(OwnedFd),
+}
+
+/// The process's 0, 1 and 2.
+pub enum Stdio {
+    /// The caller's.
+    Inherit,
+    /// These.
+    Fds([OwnedFd; 3]),
+    /// A pseudo terminal of the container's own devpts; its master comes back in [`Created::terminal`].
+    Terminal,
+}
+
+/// Passes the listener of a filter on: (listener, pid).
+pub type Forward = Box<dyn FnOnce(OwnedFd, i32) -> Result<()>>;
+
+/// A process that is ready and waits for [`Created::start`].
+pub struct Created {
+    /// In this process's pid namespace.
+    pub pid: i32,
+    /// Its master, where there is a terminal.
+    pub terminal: Option<OwnedFd>,
+    /// Passes the listener of the process's filter on, where there is one.
+    pub forward: Option<Forward>,
+    child: Unfinished,
+    channel: End,
+    steps: Vec<Step>,
+}
+
+/// A process whose execve has happened.
+#[derive(Debug)]
+pub struct Running {
+    /// In this process's pid namespace.
+    pub pid: i32,
+    /// Readable when it has ended.
+    pub pidfd: OwnedFd,
+}
+
+/// A child that is killed and reaped unless it is taken out.
+struct Unfinished(Option<OwnedFd>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.0 {
+            // Gone already is as good; there is nobody to tell otherwise.
+            let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait(pidfd.as_fd());
+        }
+    }
+}
+
+impl Unfinished {
+    fn take(&mut self) -> Option<OwnedFd> {
+        self.0.take()
+    }
+
+    /// Why it ended without a word.
+    fn obituary(&mut self) -> Failure {
+        let ended = self.take().map(|pidfd| process::wait(pidfd.as_fd()));
+        match ended {
+            Some(Ok(process::Ended::Killed(libc::SIGKILL))) => {
+                Failure::new(Kind::Engine, "the process was killed before it could start")
+                    .hint("its memory limit may be too low for any process to start")
+            }
+            Some(Ok(process::Ended::Killed(signal))) => {
+                Failure::new(Kind::Engine, format!("the process died of signal {signal} before it could start"))
+            }
+            _ => Failure::new(Kind::Engine, "the process ended before it could start"),
+        }
+    }
+}
+
+/// Bring the process to life, up to where it waits for `start`.
+///
+/// It is born in `cgroup`, which the caller keeps.
+pub fn launch(mut plan: Plan, rootfs: Rootfs, stdio: Stdio, cgroup: Option<&mut Cgroup>) -> Result<Created> {
+    if plan.wants_terminal != matches!(stdio, Stdio::Terminal) {
+        bail!("process.terminal: does not fit the stdio that was given");
+    }
+    let mut root_mount = match rootfs {
+        Rootfs::Mount(mount) => Some(mount),
+        Rootfs::Path(_) => None,
+    };
+    prepare_mounts(&mut plan, &mut root_mount)?;
+    let Plan { flags, tasks, mut child, borrowed, limits, seed, .. } = plan;
+    let Seed { prepared, door, arguments, environment, user, preserve_fds } = seed;
+    let cgroup_files = cgroup.as_ref().map_or_else(|| Ok(Vec::new()), |cgroup| cgroup.join_files())?;
+    let (ours, theirs) = End::pair().context("make the channel to the container")?;
+    let directory = cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
+    let mut directory_was_refused = false;
+    let side = {
+        let _lent = lend_namespaces(borrowed)?;
+        let side = match process::clone3(&Birth { flags, cgroup: directory }) {
+            // The cgroup takes no newborn (a threaded one, say): move it there.
+            Err(error) if directory.is_some() && is_cgroup_refusal(&error) => {
+                directory_was_refused = true;
+                process::clone3(&Birth { flags, cgroup: None })
+            }
+            other => other,
+        };
+        side.context("start the container's process").map_err(explain_clone)?
+    };
+    let Newborn { pid, pidfd } = match side {
+        Side::Parent(newborn) => newborn,
+        Side::Child => {
+            drop(ours);
+            let stdio = match stdio {
+                Stdio::Fds(fds) => Some(fds),
+                Stdio::Inherit | Stdio::Terminal => None,
+            };
+            let root = Root::default();
+            let child_state = Child {
+                channel: theirs,
+                cgroup_files,
+                door,
+                root_mount,
+                prepared,
+                stdio,
+                root,
+                terminal: None,
+                arguments,
+                environment,
+                command: None,
+                user,
+                in_work_dir: false,
+                preserved_fds: preserve_fds,
+            };
+            init::become_container(child_state, &mut child)
+        }
+    };
+    drop((theirs, root_mount, prepared, door, stdio, cgroup_files));
+    let mut created =
+        Created { pid, terminal: None, forward: None, child: Unfinished(Some(pidfd)), channel: ours, steps: child };
+    if let Some(cgroup) = cgroup {
+        // Systemd's scopes are made around a process that is there.
+        cgroup.enter(pid)?;
+        if directory_was_refused {
+            cgroup.add(pid)?;
+        }
+    }
+    for task in tasks.into_iter().chain(limits) {
+        created.perform(task)?;
+    }
+    Ok(created)
+}
+
+fn is_cgroup_refusal(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EBUSY | libc::EACCES))
+}
+
+fn explain_clone(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+        Some(libc::ENOSPC) => error.context(
+            Failure::new(Kind::Engine, "").hint("raise the sysctls user.max_user_namespaces and user.max_*_namespaces"),
+        ),
+        Some(libc::EPERM) => error.context(Failure::new(Kind::Engine, "").hint(
+            "an ordinary user needs user namespaces: see the sysctls kernel.unprivileged_userns_clone and \
+             kernel.apparmor_restrict_unprivileged_userns",
+        )),
+        _ => error,
+    }
+}
+
+impl Created {
+    fn perform(&mut self, task: Task) -> Result<()> {
+        let what = task.to_string();
+        match task {
+            Task::Say(word) => self.channel.say(word).with_context(|| what),
+            Task::Hear(word) => self.hear(word),
+            Task::WriteIdMaps(maps) => maps.write(self.pid),
+            Task::OomScore(score) => {
+                let path = format!("/proc/{}/oom_score_adj", self.pid);
+                std::fs::write(path, score.to_string()).with_context(|| what)
+            }
+            Task::Limit { resource, soft, hard, .. } => {
+                process::set_limit(self.pid, resource, soft, hard).with_context(|| what)
+            }
+            Task::Affinity(mask) => process::set_affinity(self.pid, &mask).with_context(|| what),
+            Task::NetDevices(_) => bail!("linux.netDevices: moving network devices is not supported"),
+            Task::Hook(hook) => hook.run(self.pid),
+        }
+    }
+
+    /// Wait until the child has come so far, and keep what it hands over on the way.
+    fn hear(&mut self, wanted: Word) -> Result<()> {
+        loop {
+            match self.channel.hear().context("listen to the container")? {
+                Message::Word(word, _) if word == wanted => return Ok(()),
+                Message::Word(Word::Terminal, Some(master)) => self.terminal = Some(master),
+                Message::Word(Word::Filter, Some(listener)) => self.forward(listener)?,
+                Message::Failed(error) => return Err(self.failed(&error)),
+                Message::End => return Err(self.child.obituary().into()),
+                Message::Word(word, _) => bail!("the container said {word:?}, not {wanted:?}"),
+            }
+        }
+    }
+
+    fn forward(&mut self, listener: OwnedFd) -> Result<()> {
+        match self.forward.take() {
+            Some(forward) => forward(listener, self.pid).context("pass on the seccomp listener")?,
+            None => bail!("linux.seccomp.listenerPath: missing, and the filter notifies"),
+        }
+        Ok(self.channel.say(Word::Forwarded)?)
+    }
+
+    fn failed(&self, error: &StepError) -> anyhow::Error {
+        explain_step(self.steps.get(error.step as usize), error)
+    }
+
+    /// Execute the command. An error carries its exit code: 127 where the command is not there, 126 where it is not
+    /// executable.
+    pub fn start(self) -> Result<Running> {
+        self.channel.say(Word::Start).or_else(|error| match error.raw_os_error() {
+            // It died while it waited; that is heard next.
+            Some(libc::EPIPE | libc::ECONNRESET) => Ok(()),
+            _ => Err(error),
+        })?;
+        self.await_exec()
+    }
+
+    /// For a process that does not wait: hear how its execve went.
+    pub fn await_exec(mut self) -> Result<Running> {
+        loop {
+            match self.channel.hear().context("listen to the container")? {
+                Message::End => break,
+                Message::Word(Word::Filter, Some(listener)) => self.forward(listener)?,
+                Message::Failed(error) => return Err(self.failed(&error)),
+                Message::Word(word, _) => bail!("the container said {word:?} after its start"),
+            }
+        }
+        match self.child.take() {
+            Some(pidfd) => Ok(Running { pid: self.pid, pidfd }),
+            None => bail!("the container's process is gone"),
+        }
+    }
+
+    /// Leave the process waiting at its door, for another process to start it.
+    pub fn leave(mut self) -> Result<Running> {
+        match self.child.take() {
+            Some(pidfd) => Ok(Running { pid: self.pid, pidfd }),
+            None => bail!("the container's process is gone"),
+        }
+    }
+
+    /// Its pidfd, to watch it or to kill it.
+    pub fn pidfd(&self) -> Option<&OwnedFd> {
+        self.child.0.as_ref()
+    }
+}
+
+/// "mount proc on /proc: operation not permitted".
+pub fn explain_step(step: Option<&Step>, error: &StepError) -> anyhow::Error {
+    let what = step.map_or_else(|| format!("step {}", error.step), Step::to_string);
+    let detail = error.detail();
+    if error.errno == 0 {
+        return anyhow::anyhow!(detail).context(what);
+    }
+    let cause = describe(error.errno);
+    if matches!(step, Some(Step::FindCommand | Step::Execute)) {
+        return explain_command(&detail, error.errno, &cause);
+    }
+    let cause = if detail.is_empty() || what.contains(&detail) { cause } else { format!("{detail}: {cause}") };
+    anyhow::anyhow!(cause).context(what)
+}
+
+/// In words that docker, podman and the shims look for.
+fn explain_command(command: &str, errno: i32, cause: &str) -> anyhow::Error {
+    let kind = match errno {
+        libc::ENOENT | libc::ENOTDIR => Kind::NotFound,
+        _ => Kind::NotExecutable,
+    };
+    let cause = match errno {
+        libc::ENOENT if !command.contains('/') => "executable file not found in $PATH".to_owned(),
+        libc::ENOENT => format!("stat {command}: {cause}"),
+        _ => cause.to_owned(),
+    };
+    let result: Result<()> = Err(anyhow::anyhow!(cause).context(format!("exec: {command:?}")));
+    match result.kind(kind) {
+        Err(error) => error,
+        Ok(()) => unreachable!("it was an error"),
+    }
+}
+
+/// An errno in lower case, as the chain of an error wants it.
+pub fn describe(errno: i32) -> String {
+    let text = nix::Error::from_raw(errno).desc();
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => format!("errno {errno}"),
+    }
+}
+
+/// Mounts only the parent can make: those with mapped ids, and those of places that nobody in the container's user
+/// namespace may enter.
+fn prepare_mounts(plan: &mut Plan, root_mount: &mut Option<OwnedFd>) -> Result<()> {
+    let has_user = plan.flags & libc::CLONE_NEWUSER as u64 != 0;
+    let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
+    // None where we have no rights either: then the child, in its own user namespace, can.
+    let detach = |path: &CString, recursive: bool| -> Result<Option<OwnedFd>> {
+        match mount::clone_tree(AT_FDCWD, path, recursive) {
+            Ok(tree) => {
+                mount::mount_setattr(tree.as_fd(), true, &slave)?;
+                Ok(Some(tree))
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),
+            Err(error) => Err(error).with_context(|| path.to_string_lossy().into_owned()),
+        }
+    };
+    for step in &mut plan.child {
+        let what = step.to_string();
+        match step {
+            Step::AttachRoot { path, prepared } if has_user && root_mount.is_none() => {
+                *root_mount = detach(path, true).context(what)?;
+                *prepared = root_mount.is_some();
+            }
+            Step::Mount(mount) if has_user || mount.idmap.is_some() => {
+                let tree = match &mount.source {
+                    Source::Bind { path, recursive, follow: true } => detach(path, *recursive).context(what.clone())?,
+                    Source::Prepared => plan.seed.prepared.remove(&mount.index),
+                    _ => None,
+                };
+                if let Some((maps, recursive)) = &mount.idmap {
+                    let Some(tree) = &tree else { bail!("{what}: only a bind mount by root can have mapped ids") };
+                    let user = maps.namespace()?;
+                    let attributes = Attributes {
+                        set: mount::ATTR_IDMAP,
+                        user_namespace: std::os::fd::AsRawFd::as_raw_fd(&user) as u64,
+                        ..Attributes::default()
+                    };
+                    mount::mount_setattr(tree.as_fd(), *recursive, &attributes).context(what)?;
+                }
+                if let Some(tree) = tree {
+                    mount.source = Source::Prepared;
+                    plan.seed.prepared.insert(mount.index, tree);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Namespaces the parent is in until this is dropped.
+struct Lent(Vec<(i32, OwnedFd)>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        for (kind, own) in self.0.drain(..).rev() {
+            if namespace::setns(own.as_fd(), kind).is_err() {
+                // In somebody else's namespace nothing of ours may go on.
+                process::exit_now(125);
+            }
+        }
+    }
+}
+
+/// Enter namespaces for the time of the clone, so that the child is born in them.
+fn lend_namespaces(borrowed: Vec<(i32, &'static str, Place)>) -> Result<Lent> {
+    let mut lent = Lent(Vec::new());
+    for (kind, name, place) in borrowed {
+        let file = match name {
+            "network" => "net",
+            "mount" => "mnt",
+            other => other,
+        };
+        let own = fd::open(&CString::new(format!("/proc/self/ns/{file}"))?, libc::O_RDONLY)?;
+        let (target, what) = match place {
+            Place::Fd(fd) => (fd, format!("join {name} namespace")),
+            Place::Path(path) => {
+                let what = format!("join {name} namespace {}", path.to_string_lossy());
+                (fd::open(&path, libc::O_RDONLY).with_context(|| what.clone())?, what)
+            }
+        };
+        namespace::setns(target.as_fd(), kind).context(what)?;
+        lent.0.push((kind, own));
+    }
+    Ok(lent)
+}
