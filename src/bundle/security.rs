@@ -97,7 +97,10 @@ pub fn capabilities(security: &Security, uid: u32) -> Result<LinuxCapabilities> 
 
 fn parse(name: &str) -> Result<Capability> {
     // The crate's names have no prefix.
-    name.strip_prefix("CAP_").unwrap_or(name).parse().map_err(|_| Failure::new(Kind::Engine, format!("unknown capability {name:?} to add or drop")).into())
+    name.strip_prefix("CAP_")
+        .unwrap_or(name)
+        .parse()
+        .map_err(|_| Failure::new(Kind::Engine, format!("unknown capability {name:?} to add or drop")).into())
 }
 
 /// Every capability there is, up to the last this program knows.

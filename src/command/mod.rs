@@ -15,6 +15,7 @@ pub mod present;
 mod runtime;
 mod table;
 
+mod create;
 mod version;
 
 use crate::engine::Engine;
@@ -67,10 +68,14 @@ fn dispatch(arguments: &[OsString]) -> Result<ExitCode> {
         global::Parsed::Done(code) => return Ok(code),
     };
     let (verb, path, rest) = find(VERBS, "coracle", &rest)?;
-    let mut command = (verb.command)().name(verb.name).bin_name(path.clone()).no_binary_name(true);
-    command = command.disable_version_flag(true);
-    let matches = match command.try_get_matches_from_mut(rest) {
+    let command =
+        || (verb.command)().name(verb.name).bin_name(path.clone()).no_binary_name(true).disable_version_flag(true);
+    let matches = match flag::as_pflag(command()).try_get_matches_from_mut(rest) {
         Ok(matches) => matches,
+        // What those manners add to each option is no help to the reader.
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
+            return usage(&path, command().try_get_matches_from_mut(rest).err().unwrap_or(error));
+        }
         Err(error) => return usage(&path, error),
     };
     let engine = global.open(verb.enter)?;

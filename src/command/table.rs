@@ -35,6 +35,7 @@ macro_rules! verb {
 pub const VERBS: &[Entry] = &[
     verb!("complete" => complete, Outside),
     verb!("completion" => completion, Outside),
+    verb!("create" => create, Inside),
     verb!("document" => document, Outside),
     verb!("version" => version, Outside),
 ];

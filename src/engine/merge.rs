@@ -42,13 +42,7 @@ pub fn merge(spec: &mut ContainerSpec, image: &ImageConfig) -> Result<()> {
             spec.network.expose.push(exposed);
         }
     }
-    if spec.health.is_none() {
-        spec.health.clone_from(&image.healthcheck);
-    }
-    // `--no-healthcheck` is a check that is none.
-    if spec.health.as_ref().is_some_and(|health| health.test.first().is_some_and(|first| first == "NONE")) {
-        spec.health = None;
-    }
+    health(spec, image);
     Ok(())
 }
 
@@ -69,17 +63,73 @@ fn command(spec: &mut ContainerSpec, image: &ImageConfig) {
 
 /// The image's variables first, so that the user's win.
 fn environment(spec: &mut ContainerSpec, image: &ImageConfig) {
-    if spec.process.unset_env_all {
-        return;
+    let process = &mut spec.process;
+    let own = std::mem::take(&mut process.env);
+    if !process.unset_env_all {
+        let images = image.env.iter().flatten().filter_map(|entry| entry.split_once('='));
+        for (name, value) in images.filter(|(name, _)| !name.is_empty()) {
+            if !process.unset_env.iter().any(|unset| unset == name) {
+                process.env.push((name.to_owned(), value.to_owned()));
+            }
+        }
     }
-    let own = std::mem::take(&mut spec.process.env);
-    let images = image.env.iter().flatten().filter_map(|entry| entry.split_once('='));
-    for (name, value) in images.filter(|(name, _)| !name.is_empty()) {
-        spec.process.env.push((name.to_owned(), value.to_owned()));
+    let merged = process.env_merge.iter().map(|(name, value)| (name.clone(), expand(value, &process.env)));
+    let merged: Vec<(String, String)> = merged.collect();
+    for (name, value) in merged.into_iter().chain(own) {
+        process.env.retain(|(known, _)| *known != name);
+        process.env.push((name, value));
     }
-    for (name, value) in own {
-        spec.process.env.retain(|(known, _)| *known != name);
-        spec.process.env.push((name, value));
+}
+
+/// `$NAME` and `${NAME}` of `--env-merge`, by the image's own variables: an unknown one is empty.
+fn expand(text: &str, environment: &[(String, String)]) -> String {
+    let mut expanded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        expanded.push_str(before);
+        let name_end = |text: &str| {
+            text.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(text.len())
+        };
+        let (name, behind) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
+            Some(braced) => braced,
+            None => after.split_at(name_end(after)),
+        };
+        if name.is_empty() {
+            expanded.push('$');
+        }
+        if let Some((_, value)) = environment.iter().find(|(known, _)| known == name) {
+            expanded.push_str(value);
+        }
+        rest = behind;
+    }
+    expanded.push_str(rest);
+    expanded
+}
+
+/// What the user left open of a check is the image's.
+fn health(spec: &mut ContainerSpec, image: &ImageConfig) {
+    match (&mut spec.health, &image.healthcheck) {
+        (health @ None, images) => health.clone_from(images),
+        (Some(own), Some(images)) if own.test.is_empty() => {
+            own.test.clone_from(&images.test);
+            let fill = |own: &mut u64, images: u64| {
+                if *own == 0 {
+                    *own = images;
+                }
+            };
+            fill(&mut own.interval, images.interval);
+            fill(&mut own.timeout, images.timeout);
+            fill(&mut own.start_period, images.start_period);
+            fill(&mut own.start_interval, images.start_interval);
+            if own.retries == 0 {
+                own.retries = images.retries;
+            }
+        }
+        _ => {}
+    }
+    // `--no-healthcheck` is a check that is none; options without a command, of them or the image, check nothing.
+    if spec.health.as_ref().is_some_and(|health| health.test.first().is_none_or(|first| first == "NONE")) {
+        spec.health = None;
     }
 }
 
@@ -143,6 +193,16 @@ mod tests {
         assert_eq!(spec.lifecycle.stop_signal, Some(3));
         assert_eq!(spec.network.expose, [(80, 80, Protocol::Tcp)]);
         assert!(matches!(spec.mounts[0].source, MountSource::Volume { anonymous: true, .. }));
+    }
+
+    #[test]
+    fn variables_are_unset_and_merged() {
+        let mut spec = ContainerSpec::default();
+        spec.process.unset_env = vec!["B".to_owned()];
+        spec.process.env_merge = vec![("A".to_owned(), "${A}:$A:$B.$".to_owned()), ("C".to_owned(), "c${A".to_owned())];
+        merge(&mut spec, &image()).unwrap();
+        let env: Vec<String> = spec.process.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(env, ["A=1:1:.$", "C=c${A"]);
     }
 
     #[test]

@@ -166,11 +166,15 @@ fn ask_server(server: SocketAddr, name: &str, timeout: Duration) -> Result<Vec<I
         socket.set_read_timeout(Some(left))?;
         let length = match socket.recv(&mut packet) {
             Ok(length) => length,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => continue,
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                continue;
+            }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error.into()),
         };
-        let Some(index) = open.iter().position(|(id, _)| packet[..length].starts_with(&id.to_be_bytes())) else { continue };
+        let Some(index) = open.iter().position(|(id, _)| packet[..length].starts_with(&id.to_be_bytes())) else {
+            continue;
+        };
         let (id, kind) = open[index];
         match read_answer(&packet[..length], id, name, kind) {
             Some(Answer::Addresses(more)) => found.extend(more),

@@ -79,7 +79,8 @@ impl AuthFiles {
             return Ok(format!("docker-credential-{helper}"));
         }
         let auths = document.entry("auths").or_insert_with(|| Value::Object(Map::new()));
-        let auths = auths.as_object_mut().with_context(|| format!("read {}: `auths` is not an object", path.display()))?;
+        let auths =
+            auths.as_object_mut().with_context(|| format!("read {}: `auths` is not an object", path.display()))?;
         auths.retain(|name, _| normal(name) != key);
         auths.insert(key.to_owned(), serde_json::json!({"auth": STANDARD.encode(format!("{user}:{password}"))}));
         write(&path, &document)?;
@@ -130,7 +131,10 @@ impl AuthFiles {
     fn writable(&self) -> Result<PathBuf> {
         match &self.named {
             Some(path) => Ok(path.clone()),
-            None => default_paths(self.user).into_iter().next().context("find a place for auth.json: set HOME or --authfile"),
+            None => default_paths(self.user)
+                .into_iter()
+                .next()
+                .context("find a place for auth.json: set HOME or --authfile"),
         }
     }
 }
@@ -149,10 +153,14 @@ fn default_paths(user: u32) -> Vec<PathBuf> {
     };
     let config = variable("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
     let docker = variable("DOCKER_CONFIG").or_else(|| home.as_ref().map(|home| home.join(".docker")));
-    [Some(own), config.map(|config| config.join("containers/auth.json")), docker.map(|docker| docker.join("config.json"))]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        Some(own),
+        config.map(|config| config.join("containers/auth.json")),
+        docker.map(|docker| docker.join("config.json")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn read(path: &Path) -> Result<Map<String, Value>> {
@@ -206,7 +214,11 @@ pub fn normal(key: &str) -> String {
         host => host,
     };
     // A URL's path is that of the API, not of a repository.
-    if was_url || path.is_empty() || path == "v1/" || path == "v2/" { host.to_owned() } else { format!("{host}/{path}") }
+    if was_url || path.is_empty() || path == "v1/" || path == "v2/" {
+        host.to_owned()
+    } else {
+        format!("{host}/{path}")
+    }
 }
 
 fn entry(document: &Map<String, Value>, wanted: &str) -> Result<Option<Credentials>> {
@@ -248,11 +260,12 @@ struct HelperAnswer {
 }
 
 fn helper_get(helper: &str, registry: &str) -> Result<Option<Credentials>> {
-    let names: &[&str] = if registry == "docker.io" { &["https://index.docker.io/v1/", "docker.io"] } else { &[registry] };
+    let names: &[&str] =
+        if registry == "docker.io" { &["https://index.docker.io/v1/", "docker.io"] } else { &[registry] };
     for name in names {
         if let Some(answer) = run_helper(helper, "get", name.as_bytes())? {
-            let answer: HelperAnswer =
-                serde_json::from_slice(&answer).with_context(|| format!("read the answer of docker-credential-{helper}"))?;
+            let answer: HelperAnswer = serde_json::from_slice(&answer)
+                .with_context(|| format!("read the answer of docker-credential-{helper}"))?;
             return Ok(Some(match answer.username.as_str() {
                 "<token>" => Credentials::Identity(answer.secret),
                 "" => return Ok(None),

@@ -172,7 +172,8 @@ impl Http {
             bail!("{base}: it redirects to `{location}`, which is neither http nor https");
         } else {
             let path = base.split(['?', '#']).next().unwrap_or(base);
-            let folder = path.rfind('/').filter(|slash| *slash > from.to_string().len()).map_or(path, |slash| &path[..slash]);
+            let folder =
+                path.rfind('/').filter(|slash| *slash > from.to_string().len()).map_or(path, |slash| &path[..slash]);
             format!("{folder}/{location}")
         };
         let mut url = url.split('#').next().unwrap_or_default().to_owned();

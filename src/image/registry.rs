@@ -156,8 +156,7 @@ impl Registry {
 
     /// Ask whether it is a registry that lets us in (`login`).
     pub fn check(&self) -> Result<()> {
-        let response =
-            self.send(Call { method: "GET", path: "/v2/", headers: &[], body: Body::None, scope: "" })?;
+        let response = self.send(Call { method: "GET", path: "/v2/", headers: &[], body: Body::None, scope: "" })?;
         self.succeed(response, &[200]).map(drop)
     }
 
@@ -209,8 +208,7 @@ impl Registry {
         let mut found = Vec::new();
         let mut path = path.to_owned();
         for _ in 0..PAGES_LIMIT {
-            let response =
-                self.send(Call { method: "GET", path: &path, headers: &[], body: Body::None, scope })?;
+            let response = self.send(Call { method: "GET", path: &path, headers: &[], body: Body::None, scope })?;
             let response = self.succeed(response, &[200])?;
             let next = http::header(&response, "link").and_then(next_link).map(str::to_owned);
             let page = serde_json::from_slice(&http::read_body(response, LIST_LIMIT_BYTES)?)?;
@@ -334,11 +332,8 @@ impl Registry {
             return Ok(origin.clone());
         }
         let secure = Origin::new(true, self.host())?;
-        let origin = if self.options.insecure && !self.speaks_tls(&secure)? {
-            Origin::new(false, self.host())?
-        } else {
-            secure
-        };
+        let origin =
+            if self.options.insecure && !self.speaks_tls(&secure)? { Origin::new(false, self.host())? } else { secure };
         Ok(known.insert(origin).clone())
     }
 
@@ -369,7 +364,8 @@ impl Registry {
         match status {
             429 => {
                 let wait = wait.map(|wait| format!(", or wait {wait} s as the server asks")).unwrap_or_default();
-                let log_in = if anonymous { format!("log in with `coracle login {}`", self.name) } else { String::new() };
+                let log_in =
+                    if anonymous { format!("log in with `coracle login {}`", self.name) } else { String::new() };
                 let hint = match (log_in.is_empty(), wait.is_empty()) {
                     (false, _) => format!("the registry limits how much is pulled: {log_in}{wait}"),
                     (true, false) => format!("the registry limits how much is pulled{wait}"),
@@ -599,8 +595,6 @@ fn range_start(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let total = if total == "*" { None } else { Some(total.parse().ok()?) };
     Some((begin.trim().parse().ok()?, end.trim().parse().ok()?, total))
 }
-
-
 
 #[cfg(test)]
 mod tests {

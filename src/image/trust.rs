@@ -60,7 +60,8 @@ impl Trust {
                 let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
                 let chain = certificates_of(&text);
                 let text = fs::read(&key_path).with_context(|| format!("read {}", key_path.display()))?;
-                let key = PrivateKey::from_pem(&text).map_err(|error| anyhow!("read {}: {error}", key_path.display()))?;
+                let key =
+                    PrivateKey::from_pem(&text).map_err(|error| anyhow!("read {}: {error}", key_path.display()))?;
                 return Ok(Some(ClientCert::new_with_certs(&chain, key)));
             }
         }

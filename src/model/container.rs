@@ -1,6 +1,6 @@
 //! [`ContainerSpec`]: everything a user can ask of a container, validated, without pids or store paths.
 
-use crate::model::health::Healthcheck;
+use crate::model::health::{HealthPolicy, Healthcheck};
 use crate::model::mount::{Device, ImageVolume, Mount};
 use crate::model::network::Network;
 use crate::model::resource::{CgroupsMode, Resources, Ulimit};
@@ -51,6 +51,8 @@ pub struct ContainerSpec {
     pub oom_score_adj: Option<i32>,
     /// `--ulimit`.
     pub ulimits: Vec<Ulimit>,
+    /// `--ulimit host`: those of the caller.
+    pub ulimits_host: bool,
     /// Privileges.
     pub security: Security,
     /// `--label` and the image's.
@@ -61,8 +63,10 @@ pub struct ContainerSpec {
     pub lifecycle: Lifecycle,
     /// The log.
     pub log: Log,
-    /// Health check; absent: none.
+    /// Health check; absent: the image's.
     pub health: Option<Healthcheck>,
+    /// What follows from health checks.
+    pub health_policy: HealthPolicy,
     /// The command that made it, for inspect (`CreateCommand`).
     pub create_command: Vec<String>,
 }
@@ -97,6 +101,8 @@ pub struct Process {
     pub command: Vec<String>,
     /// `KEY=VALUE`, later wins; merged: the whole environment.
     pub env: Vec<(String, String)>,
+    /// `--env-merge`: `KEY=VALUE` in which `${NAME}` stands for the image's variable; create merges it into `env`.
+    pub env_merge: Vec<(String, String)>,
     /// `--unsetenv`.
     pub unset_env: Vec<String>,
     /// `--unsetenv-all`.

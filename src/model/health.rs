@@ -14,6 +14,49 @@ pub struct Healthcheck {
     pub timeout: u64,
     /// Nanoseconds after start in which failures do not count.
     pub start_period: u64,
+    /// Nanoseconds between two checks within the start period; 0: 5 s.
+    pub start_interval: u64,
     /// Failures in a row that make it unhealthy; 0: 3.
     pub retries: u32,
+}
+
+/// What follows from checks, and the check that comes before them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthPolicy {
+    /// `--health-on-failure`.
+    pub on_failure: OnFailure,
+    /// `--health-startup-cmd` and what belongs to it.
+    pub startup: Option<StartupCheck>,
+    /// `--health-log-destination`: `local` (absent), `events_logger`, or a directory.
+    pub log_destination: Option<String>,
+    /// `--health-max-log-count`; absent: 5. 0: no bound.
+    pub max_log_count: Option<u32>,
+    /// `--health-max-log-size`, characters; absent: 500. 0: no bound.
+    pub max_log_size: Option<u32>,
+}
+
+/// `--health-on-failure`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// Only say so.
+    #[default]
+    None,
+    /// Kill it.
+    Kill,
+    /// Restart it.
+    Restart,
+    /// Stop it.
+    Stop,
+}
+
+/// A check that must succeed before the regular one begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StartupCheck {
+    /// The check; its `retries` (0: no bound) are failures after which the container is restarted.
+    pub check: Healthcheck,
+    /// Successes in a row that are needed; 0: 1.
+    pub successes: u32,
 }

@@ -1,0 +1,59 @@
+//! `coracle create`.
+
+use super::flag::container::{Container, is_passthrough};
+use super::flag::{Surroundings, lifecycle, userns};
+use super::present;
+use crate::engine::Engine;
+use crate::engine::create::{self, Wish};
+use crate::state::container::ContainerRecord;
+use anyhow::{Result, ensure};
+use std::process::ExitCode;
+
+/// Create but do not start a container
+#[derive(clap::Parser, Debug)]
+#[command(disable_help_flag = true, override_usage = "coracle create [OPTIONS] IMAGE [COMMAND [ARG...]]")]
+pub struct Args {
+    #[command(flatten)]
+    container: Container,
+    /// Attach to stdin, stdout or stderr (kept for docker's sake: `start -a` attaches)
+    #[arg(short, long, value_name = "STREAM", hide = true)]
+    attach: Vec<String>,
+}
+
+/// Make the container and print its id.
+pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
+    let wish = args.container.into_wish(&surroundings(engine))?;
+    let quiet = is_passthrough(&wish.spec);
+    let record = make(engine, wish)?;
+    if !quiet {
+        present::text(&format!("{}\n", record.id))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Create, and write the id where `--cidfile` says.
+pub fn make(engine: &Engine, wish: Wish) -> Result<ContainerRecord> {
+    let cidfile = wish.spec.lifecycle.cidfile.clone();
+    if let Some(path) = &cidfile {
+        // Seen before anything is made; the create below is what decides.
+        ensure!(
+            std::fs::symlink_metadata(path).is_err(),
+            "container ID file exists. Ensure another container is not using it or delete {path}"
+        );
+    }
+    let record = create::create(engine, wish)?;
+    if let Some(path) = &cidfile {
+        lifecycle::write_cidfile(path, record.id.as_str())?;
+    }
+    Ok(record)
+}
+
+/// What this process adds to what was typed.
+pub fn surroundings(engine: &Engine) -> Surroundings {
+    let mut around = Surroundings::of_process(engine.privilege.rootless, engine.arguments.clone());
+    if around.rootless {
+        around.uid_map = userns::read_map("/proc/self/uid_map");
+        around.gid_map = userns::read_map("/proc/self/gid_map");
+    }
+    around
+}
