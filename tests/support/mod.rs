@@ -2,6 +2,8 @@
 // Not every helper has a user at every time.
 #![allow(dead_code, unused_imports, unused_macros)]
 
+#[cfg(test)]
+mod check;
 pub(crate) mod command;
 pub(crate) mod coracle;
 pub(crate) mod filter;
