@@ -13,6 +13,7 @@ pub mod flag;
 mod global;
 pub mod present;
 mod runtime;
+mod pull;
 mod table;
 
 mod create;

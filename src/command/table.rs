@@ -37,6 +37,7 @@ pub const VERBS: &[Entry] = &[
     verb!("completion" => completion, Outside),
     verb!("create" => create, Inside),
     verb!("document" => document, Outside),
+    verb!("pull" => pull, Inside),
     verb!("version" => version, Outside),
 ];
 

@@ -6,6 +6,7 @@
 pub mod create;
 mod idmap;
 mod merge;
+pub mod registry;
 
 use crate::host::userns::Privilege;
 use crate::state::layout::Layout;

@@ -1,12 +1,18 @@
 //! Images: references, archives and registries.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod auth;
 pub mod auth_file;
 pub mod builtin;
+pub mod conf;
 pub mod config;
+pub mod download;
 pub mod http;
 pub mod manifest;
+pub mod policy;
+pub mod progress;
+pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod store;

@@ -469,12 +469,17 @@ pub fn record_event(layout: &Layout, status: &str, id: &Digest, name: &str) {
 
 /// Give an image a name, taking it from whoever has it.
 pub fn tag(layout: &Layout, record: &ImageRecord, name: &Reference) -> Result<()> {
+    tag_because(layout, record, name, "tag")
+}
+
+/// [`tag`] with the event to tell: a pull of an image that is there only names it.
+pub fn tag_because(layout: &Layout, record: &ImageRecord, name: &Reference, event: &str) -> Result<()> {
     let _store = lock::lock(&layout.lock(), Rank::Store, Mode::Shared)?;
     if ImageRecord::load(layout, &record.id)?.is_none() {
         return Err(not_known(record.id.hex()));
     }
     set_tag(layout, name, &record.id)?;
-    record_event(layout, "tag", &record.id, &name.to_string());
+    record_event(layout, event, &record.id, &name.to_string());
     Ok(())
 }
 

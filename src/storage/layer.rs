@@ -87,6 +87,13 @@ impl Claim {
         Claim::acquire(layout, hex, FlockArg::LockExclusiveNonblock)
     }
 
+    /// The layer was made: others may claim it too, but nobody may remove it.
+    pub fn share(&mut self) -> Result<()> {
+        self.lock.relock(FlockArg::LockShared).with_context(|| format!("lock {}", self.path.display()))?;
+        self.present = true;
+        Ok(())
+    }
+
     fn acquire(layout: &Layout, hex: &str, how: FlockArg) -> Result<Option<Claim>> {
         let path = layout.tmp().join(format!("claim.{hex}"));
         loop {

@@ -16,6 +16,7 @@ pub mod namespace;
 pub mod network;
 pub mod port;
 pub mod process;
+pub mod registry;
 pub mod resource;
 pub mod security;
 pub mod userns;

@@ -105,3 +105,27 @@ fn style(sized: bool) -> ProgressStyle {
 fn finished_style() -> ProgressStyle {
     ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
 }
+
+impl crate::image::progress::Progress for Progress {
+    fn say(&self, text: &str) {
+        Progress::say(self, text);
+    }
+
+    fn blob(&self, what: &str, total: Option<u64>) -> Box<dyn crate::image::progress::Meter> {
+        Box::new(Progress::blob(self, what, total))
+    }
+}
+
+impl crate::image::progress::Meter for Blob {
+    fn add(&self, bytes: u64) {
+        Blob::add(self, bytes);
+    }
+
+    fn set(&self, bytes: u64) {
+        Blob::set(self, bytes);
+    }
+
+    fn finish(&self, word: &str) {
+        Blob::finish(self, word);
+    }
+}
