@@ -15,6 +15,7 @@ pub mod network;
 pub mod port;
 pub mod pull;
 pub mod resource;
+pub mod subnet;
 pub mod security;
 pub mod signal;
 pub mod unit;

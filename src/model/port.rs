@@ -40,3 +40,18 @@ pub struct PortMapping {
     /// Protocol.
     pub protocol: Protocol,
 }
+
+/// One published port as it is: what reaches the host there goes to `target`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Publication {
+    /// Address on the host, of the target's family; absent: any.
+    pub host: Option<IpAddr>,
+    /// Port on the host.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Address of the container.
+    pub target: IpAddr,
+    /// Port inside.
+    pub target_port: u16,
+}

@@ -105,4 +105,29 @@ impl Layout {
     pub fn running_networks(&self) -> PathBuf {
         self.run.join("networks")
     }
+
+    /// One network.
+    pub fn network(&self, name: &str) -> PathBuf {
+        self.networks().join(name)
+    }
+
+    /// The addresses of a network that are taken.
+    pub fn leases(&self, network: &str) -> PathBuf {
+        self.network(network).join("leases")
+    }
+
+    /// What runs of one network.
+    pub fn running_network(&self, name: &str) -> PathBuf {
+        self.running_networks().join(name)
+    }
+
+    /// Who is on a network now.
+    pub fn members(&self, network: &str) -> PathBuf {
+        self.running_network(network).join("members")
+    }
+
+    /// The lock on the firewall rules.
+    pub fn firewall_lock(&self) -> PathBuf {
+        self.run.join("firewall")
+    }
 }

@@ -30,4 +30,5 @@ pub mod file;
 pub mod layout;
 pub mod lock;
 pub mod name;
+pub mod network;
 pub mod version;

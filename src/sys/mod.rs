@@ -6,6 +6,7 @@ pub mod fd;
 pub mod fork;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod pipe;
 pub mod process;
 pub mod seal;

@@ -1,0 +1,176 @@
+//! Making networks: names, subnets and bridges that clash with nothing the host has.
+
+use crate::failure::{Failure, Kind};
+use crate::model::id::Id;
+use crate::model::subnet::{Subnet, from_number, number};
+use crate::network::attach::DEFAULT_NETWORK;
+use crate::network::host::store_tag;
+use crate::network::link;
+use crate::state::layout::Layout;
+use crate::state::network::{self, Driver, Ipam, NetworkRecord, Pool, VERSION};
+use crate::sys::netlink::{Family, Socket};
+use anyhow::{Context, Result};
+use std::io::Read;
+use std::net::IpAddr;
+
+/// What the host and our own networks have taken already.
+#[derive(Clone, Debug, Default)]
+pub struct Taken {
+    /// Subnets of routes, addresses and networks, with who has each.
+    pub subnets: Vec<(Subnet, String)>,
+    /// Names of links.
+    pub links: Vec<String>,
+}
+
+/// Look at the host's links and routes, and at the networks there are.
+pub fn taken(layout: &Layout) -> Result<Taken> {
+    let socket = Socket::open(Family::Route).context("open a route socket")?;
+    let links = link::list(&socket)?;
+    let name_of = |index: Option<u32>| {
+        let found = links.iter().find(|link| Some(link.index) == index);
+        found.map_or_else(
+            || "a route of the host".to_owned(),
+            |link| format!("a route of the host through {}", link.name),
+        )
+    };
+    let mut taken = Taken { subnets: Vec::new(), links: links.iter().map(|link| link.name.clone()).collect() };
+    for route in link::routes(&socket)? {
+        // Default routes, and the halves by which some VPNs replace them, take nothing.
+        if route.subnet.prefix > 1 {
+            taken.subnets.push((route.subnet, name_of(route.link)));
+        }
+    }
+    for (index, subnet) in link::addresses(&socket)? {
+        taken.subnets.push((subnet, name_of(Some(index))));
+    }
+    for record in network::list(layout)? {
+        let who = format!("network {}", record.name);
+        taken.subnets.extend(record.subnets.iter().map(|pool| (pool.subnet, who.clone())));
+        if record.driver == Driver::Bridge {
+            taken.links.push(record.interface);
+        }
+    }
+    Ok(taken)
+}
+
+impl Taken {
+    /// Who has an address of this subnet.
+    pub fn owner(&self, subnet: Subnet) -> Option<&str> {
+        self.subnets.iter().find(|(other, _)| other.overlaps(subnet)).map(|(_, who)| who.as_str())
+    }
+
+    /// A free subnet of IPv4: podman's pools, of /24 each, in order; `start` skips that many.
+    pub fn free_ipv4(&self, start: u32) -> Result<Subnet> {
+        // 10.89/16, 10.90/15, 10.92/14, 10.96/11, 10.128/9; then what docker uses.
+        let first = u128::from(u32::from_be_bytes([10, 89, 0, 0]));
+        let count = u128::from(u32::from_be_bytes([10, 255, 255, 0]) - u32::from_be_bytes([10, 89, 0, 0])) / 256 + 1;
+        let more = (16..=31u8).rev().map(|second| Subnet { address: IpAddr::from([172, second, 0, 0]), prefix: 24 });
+        let pools = (0..count).map(|index| {
+            let index = (index + u128::from(start)) % count;
+            Subnet { address: from_number(first + index * 256, IpAddr::from([0; 4])), prefix: 24 }
+        });
+        pools.chain(more).find(|subnet| self.owner(*subnet).is_none()).ok_or_else(|| {
+            Failure::new(Kind::Engine, "could not find free subnet from subnet pools")
+                .hint("name one with `--subnet`")
+                .into()
+        })
+    }
+
+    /// A free unique local subnet of IPv6, of random numbers as RFC 4193 wants it.
+    pub fn free_ipv6(&self, random: [u8; 7]) -> Subnet {
+        let mut octets = [0u8; 16];
+        octets[0] = 0xfd;
+        octets[1..8].copy_from_slice(&random);
+        let mut subnet = Subnet { address: IpAddr::from(octets), prefix: 64 };
+        while self.owner(subnet).is_some() {
+            subnet.address = from_number(number(subnet.address).wrapping_add(1 << 64), subnet.address);
+        }
+        subnet
+    }
+
+    /// A free name for a bridge: `coracle1`, `coracle2`, …
+    pub fn free_bridge(&self, layout: &Layout) -> String {
+        let prefix = bridge_prefix(layout);
+        (1u32..).map(|number| format!("{prefix}{number}")).find(|name| !self.links.contains(name)).unwrap_or(prefix)
+    }
+}
+
+/// Bridges of stores other than the usual one bear its number, so that two stores never share one.
+fn bridge_prefix(layout: &Layout) -> String {
+    store_tag(layout).map_or_else(|| "coracle".to_owned(), |tag| format!("cor{tag:06x}-"))
+}
+
+/// The default network, made on first use. Two starts at once: the second takes what the first made.
+pub fn default(layout: &Layout) -> Result<NetworkRecord> {
+    let taken = taken(layout)?;
+    let record = NetworkRecord {
+        version: VERSION,
+        name: DEFAULT_NETWORK.to_owned(),
+        id: random_id()?,
+        driver: Driver::Bridge,
+        interface: format!("{}0", bridge_prefix(layout)),
+        created_ns: crate::state::event::now_ns(),
+        subnets: vec![default_pool(&taken, layout)?],
+        routes: Vec::new(),
+        ipv6: false,
+        internal: false,
+        dns: true,
+        dns_servers: Vec::new(),
+        labels: Default::default(),
+        options: Default::default(),
+        ipam: Ipam::HostLocal,
+    };
+    match network::create(layout, &record) {
+        Ok(()) => Ok(record),
+        Err(error) => match network::load(layout, DEFAULT_NETWORK)? {
+            Some(record) => Ok(record),
+            None => Err(error),
+        },
+    }
+}
+
+/// Room for thousands of containers where a /16 is free, else for a few.
+fn default_pool(taken: &Taken, layout: &Layout) -> Result<Pool> {
+    let start = store_tag(layout).unwrap_or(0);
+    let large = (0..80u32)
+        .map(|index| (start + index) % 80)
+        .map(|index| Subnet { address: IpAddr::from([10, 87 - index as u8, 0, 0]), prefix: 16 })
+        .find(|subnet| taken.owner(*subnet).is_none());
+    let subnet = match large {
+        Some(subnet) => subnet,
+        None => taken.free_ipv4(start)?,
+    };
+    Ok(Pool { subnet, gateway: Some(subnet.first_host()), range: None })
+}
+
+/// An id of 32 random bytes.
+pub fn random_id() -> Result<Id> {
+    Ok(Id::from_random(random()?))
+}
+
+/// Random bytes.
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut file = std::fs::File::open("/dev/urandom").context("open /dev/urandom")?;
+    file.read_exact(&mut bytes).context("read /dev/urandom")?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_subnets() {
+        let mut taken = Taken::default();
+        assert_eq!(taken.free_ipv4(0).unwrap().to_string(), "10.89.0.0/24");
+        taken.subnets.push(("10.89.0.0/23".parse().unwrap(), "x".to_owned()));
+        assert_eq!(taken.free_ipv4(0).unwrap().to_string(), "10.89.2.0/24");
+        taken.subnets.push(("10.0.0.0/8".parse().unwrap(), "vpn".to_owned()));
+        assert_eq!(taken.free_ipv4(0).unwrap().to_string(), "172.31.0.0/24");
+        assert_eq!(taken.owner("10.7.0.0/16".parse().unwrap()), Some("vpn"));
+        taken.subnets.push(("172.16.0.0/12".parse().unwrap(), "lan".to_owned()));
+        assert!(taken.free_ipv4(7).is_err());
+        assert_eq!(taken.free_ipv6([1, 2, 3, 4, 5, 6, 7]).to_string(), "fd01:203:405:607::/64");
+    }
+}

@@ -1,0 +1,511 @@
+//! The messages that make the table `inet coracle` and change its elements. What each rule is for: see the drawing above.
+
+use super::expression as expr;
+use super::{Isolation, Zone};
+use crate::model::port::{Protocol, Publication};
+use crate::model::subnet::Subnet;
+use crate::network::message::{APPEND, Batch, CREATE};
+use crate::sys::netlink::Socket;
+use anyhow::Result;
+use nix::libc;
+use std::net::IpAddr;
+
+/// The table's user data: `nft` shows it as a comment, we know by it that the rules are those of this program. A kind (0,
+/// a comment), a length, a C string; `nft` crashes on anything else.
+const COMMENT: &[u8] = b"\x00\x1bkept by coracle, version 1\x00";
+
+const SUBSYSTEM: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8;
+const ELEMENTS_PER_MESSAGE: usize = 400;
+
+// Attributes of linux/netfilter/nf_tables.h, in the order of its enums.
+const NFTA_SET_NAME: u16 = 2;
+const NFTA_SET_FLAGS: u16 = 3;
+const NFTA_SET_KEY_TYPE: u16 = 4;
+const NFTA_SET_KEY_LEN: u16 = 5;
+const NFTA_SET_DATA_TYPE: u16 = 6;
+const NFTA_SET_DATA_LEN: u16 = 7;
+const NFTA_SET_DESC: u16 = 9;
+const NFTA_SET_ID: u16 = 10;
+const NFTA_SET_USERDATA: u16 = 13;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_FLAGS: u16 = 3;
+const NFTA_SET_ELEM_KEY_END: u16 = 10;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_POLICY: u16 = 5;
+const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+/// A connection whose destination was translated (linux/netfilter/nf_conntrack_common.h).
+const IPS_DST_NAT: u32 = 1 << 5;
+
+/// What happens to elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// They come.
+    Add,
+    /// They go.
+    Remove,
+}
+
+/// A batch about one table.
+pub struct Transaction<'a> {
+    table: &'a str,
+    batch: Batch,
+}
+
+fn message(write: &mut Transaction<'_>, label: &str, kind: i32, flags: u16, fill: impl FnOnce(&mut Batch)) {
+    let header = [libc::NFPROTO_INET as u8, 0, 0, 0];
+    write.batch.message(label, SUBSYSTEM | kind as u16, flags, &header, |batch| {
+        // Each kind of message names its table in its first attribute.
+        batch.put_text(1, write.table);
+        fill(batch);
+    });
+}
+
+/// A transaction: the kernel takes all of it, or nothing.
+pub fn transaction(table: &str, fill: impl FnOnce(&mut Transaction<'_>)) -> Batch {
+    let header = [0, 0, 0, libc::NFNL_SUBSYS_NFTABLES as u8];
+    let mut write = Transaction { table, batch: Batch::new() };
+    write.batch.message("begin", libc::NFNL_MSG_BATCH_BEGIN as u16, 0, &header, |_| {});
+    fill(&mut write);
+    write.batch.message("end", libc::NFNL_MSG_BATCH_END as u16, 0, &header, |_| {});
+    write.batch
+}
+
+/// Whether the table is there with the rules of this program.
+pub fn is_there(socket: &Socket, table: &str) -> Result<bool> {
+    let mut write = Transaction { table, batch: Batch::new() };
+    message(&mut write, &format!("find table {table}"), libc::NFT_MSG_GETTABLE, 0, |_| {});
+    let (replies, refusals) = write.batch.try_send(socket)?;
+    match refusals.into_iter().next() {
+        Some(refusal) if refusal.errno == libc::ENOENT => Ok(false),
+        Some(refusal) => Err(refusal.into_error()),
+        None => Ok(replies.iter().any(|reply| {
+            let attributes = crate::network::message::Attributes(reply.body.get(4..).unwrap_or_default());
+            attributes.find(6) == Some(COMMENT)
+        })),
+    }
+}
+
+/// Remove the table.
+pub fn delete(write: &mut Transaction<'_>) {
+    message(write, "remove the table", libc::NFT_MSG_DELTABLE, 0, |_| {});
+}
+
+/// Make the table with its sets, chains and rules in place of whatever is there.
+pub fn replace(write: &mut Transaction<'_>) {
+    let make = |write: &mut Transaction<'_>| {
+        message(write, "make the table", libc::NFT_MSG_NEWTABLE, CREATE, |batch| {
+            batch.put(6, COMMENT);
+        });
+    };
+    // Made first so that removing it never fails.
+    make(write);
+    delete(write);
+    make(write);
+    for (index, set) in SETS.iter().enumerate() {
+        make_set(write, set, index as u32 + 1);
+    }
+    chain(write, "raw", Some(("filter", libc::NF_INET_PRE_ROUTING, -300)));
+    chain(write, "publish", None);
+    chain(write, "prerouting", Some(("nat", libc::NF_INET_PRE_ROUTING, -100)));
+    chain(write, "output", Some(("nat", libc::NF_INET_LOCAL_OUT, -100)));
+    chain(write, "postrouting", Some(("nat", libc::NF_INET_POST_ROUTING, 100)));
+    chain(write, "forward", Some(("filter", libc::NF_INET_FORWARD, 0)));
+    raw_rules(write);
+    publish_rules(write);
+    postrouting_rules(write);
+    forward_rules(write);
+}
+
+// --- sets ---
+
+struct Set {
+    name: &'static str,
+    /// Data type as `nft` numbers it, and the lengths of its parts.
+    key: &'static [(u32, u8)],
+    /// The same of the value, for maps.
+    value: &'static [(u32, u8)],
+    intervals: bool,
+}
+
+const IPV4: (u32, u8) = (7, 4);
+const IPV6: (u32, u8) = (8, 16);
+const PROTOCOL: (u32, u8) = (12, 1);
+const PORT: (u32, u8) = (13, 2);
+const LINK: (u32, u8) = (41, 16);
+
+const SETS: &[Set] = &[
+    Set { name: "port4", key: &[IPV4, PROTOCOL, PORT], value: &[IPV4, PORT], intervals: false },
+    Set { name: "port6", key: &[IPV6, PROTOCOL, PORT], value: &[IPV6, PORT], intervals: false },
+    Set { name: "any4", key: &[PROTOCOL, PORT], value: &[IPV4, PORT], intervals: false },
+    Set { name: "any6", key: &[PROTOCOL, PORT], value: &[IPV6, PORT], intervals: false },
+    Set { name: "nat4", key: &[IPV4], value: &[], intervals: true },
+    Set { name: "nat6", key: &[IPV6], value: &[], intervals: true },
+    Set { name: "same4", key: &[IPV4, IPV4], value: &[], intervals: true },
+    Set { name: "same6", key: &[IPV6, IPV6], value: &[], intervals: true },
+    Set { name: "bridges", key: &[LINK], value: &[], intervals: false },
+    Set { name: "internal", key: &[LINK], value: &[], intervals: false },
+    Set { name: "isolated", key: &[LINK], value: &[], intervals: false },
+    Set { name: "strict", key: &[LINK], value: &[], intervals: false },
+    Set { name: "routed", key: &[LINK], value: &[], intervals: false },
+    Set { name: "same", key: &[LINK, LINK], value: &[], intervals: false },
+];
+
+/// Type number and length of a concatenation: six bits a part, each part padded to four bytes.
+fn concatenation(parts: &[(u32, u8)]) -> (u32, u32) {
+    let kind = parts.iter().fold(0, |kind, (part, _)| kind << 6 | part);
+    let length = match parts {
+        [(_, only)] => u32::from(*only),
+        parts => parts.iter().map(|(_, length)| u32::from(*length).next_multiple_of(4)).sum(),
+    };
+    (kind, length)
+}
+
+fn make_set(write: &mut Transaction<'_>, set: &Set, id: u32) {
+    message(write, &format!("make set {}", set.name), libc::NFT_MSG_NEWSET, CREATE, |batch| {
+        batch.put_text(NFTA_SET_NAME, set.name);
+        let concatenated = set.key.len() > 1;
+        let mut flags = if set.intervals { libc::NFT_SET_INTERVAL } else { 0 };
+        if !set.value.is_empty() {
+            flags |= libc::NFT_SET_MAP;
+        }
+        // NFT_SET_CONCAT
+        flags |= if set.key.len() > 1 { 0x80 } else { 0 };
+        batch.put_be32(NFTA_SET_FLAGS, flags as u32);
+        let (kind, length) = concatenation(set.key);
+        batch.put_be32(NFTA_SET_KEY_TYPE, kind);
+        batch.put_be32(NFTA_SET_KEY_LEN, length);
+        if !set.value.is_empty() {
+            let (kind, length) = concatenation(set.value);
+            batch.put_be32(NFTA_SET_DATA_TYPE, kind);
+            batch.put_be32(NFTA_SET_DATA_LEN, length);
+        }
+        batch.put_be32(NFTA_SET_ID, id);
+        if set.key == [LINK] {
+            // For `nft list` only, which would take the name for a big-endian number: key byte order, host's.
+            batch.put(NFTA_SET_USERDATA, &[&[0, 4][..], &1u32.to_ne_bytes()].concat());
+        }
+        if concatenated {
+            // NFTA_SET_DESC { NFTA_SET_DESC_CONCAT { { NFTA_SET_FIELD_LEN } … } }
+            batch.nest(NFTA_SET_DESC, |batch| {
+                batch.nest(2, |batch| {
+                    for (_, length) in set.key {
+                        batch.nest(expr::ELEMENT, |batch| batch.put_be32(1, u32::from(*length)));
+                    }
+                });
+            });
+        }
+    });
+}
+
+/// An element: its key, the end of its interval if it has one, its value.
+struct Element {
+    key: Vec<u8>,
+    end: Option<Vec<u8>>,
+    value: Vec<u8>,
+    /// The element that closes an interval in a set of plain keys.
+    closes: bool,
+}
+
+fn elements(write: &mut Transaction<'_>, set: &str, list: &[Element], change: Change) {
+    let (kind, flags, verb) = match change {
+        Change::Add => (libc::NFT_MSG_NEWSETELEM, CREATE, "add to"),
+        Change::Remove => (libc::NFT_MSG_DELSETELEM, 0, "remove from"),
+    };
+    // An attribute has at most 65535 bytes.
+    for part in list.chunks(ELEMENTS_PER_MESSAGE) {
+        message(write, &format!("{verb} set {set}"), kind, flags, |batch| {
+            batch.put_text(NFTA_SET_ELEM_LIST_SET, set);
+            batch.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |batch| {
+                for element in part {
+                    batch.nest(expr::ELEMENT, |batch| {
+                        if element.closes {
+                            batch.put_be32(NFTA_SET_ELEM_FLAGS, libc::NFT_SET_ELEM_INTERVAL_END as u32);
+                        }
+                        batch.nest(NFTA_SET_ELEM_KEY, |batch| batch.put(1, &element.key));
+                        if let Some(end) = &element.end {
+                            batch.nest(NFTA_SET_ELEM_KEY_END, |batch| batch.put(1, end));
+                        }
+                        if !element.value.is_empty() {
+                            batch.nest(NFTA_SET_ELEM_DATA, |batch| batch.put(1, &element.value));
+                        }
+                    });
+                }
+            });
+        });
+    }
+}
+
+fn plain(key: Vec<u8>) -> Element {
+    Element { key, end: None, value: Vec::new(), closes: false }
+}
+
+fn bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// A link's name in the sixteen bytes of `ifname`.
+fn link(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    bytes
+}
+
+/// Elements of the port maps.
+pub fn ports(write: &mut Transaction<'_>, ports: &[Publication], change: Change) {
+    let mut lists: [Vec<Element>; 4] = Default::default();
+    for port in ports {
+        let mut key = port.host.map(bytes).unwrap_or_default();
+        key.extend([protocol_number(port.protocol), 0, 0, 0]);
+        key.extend(port.port.to_be_bytes());
+        key.extend([0, 0]);
+        let mut value = Vec::new();
+        if change == Change::Add {
+            value = bytes(port.target);
+            value.extend(port.target_port.to_be_bytes());
+            value.extend([0, 0]);
+        }
+        let list = usize::from(port.host.is_none()) * 2 + usize::from(port.target.is_ipv6());
+        lists[list].push(Element { key, end: None, value, closes: false });
+    }
+    for (list, set) in lists.iter().zip(["port4", "port6", "any4", "any6"]) {
+        elements(write, set, list, change);
+    }
+}
+
+fn protocol_number(protocol: Protocol) -> u8 {
+    (match protocol {
+        Protocol::Tcp => libc::IPPROTO_TCP,
+        Protocol::Udp => libc::IPPROTO_UDP,
+        Protocol::Sctp => libc::IPPROTO_SCTP,
+    }) as u8
+}
+
+/// Elements of one network.
+pub fn zone(write: &mut Transaction<'_>, zone: &Zone, change: Change) {
+    let name = link(&zone.bridge);
+    elements(write, "bridges", &[plain(name.clone())], change);
+    elements(write, "same", &[plain([name.clone(), name.clone()].concat())], change);
+    for (set, wanted) in [
+        ("internal", zone.internal),
+        ("isolated", zone.isolation != Isolation::Open),
+        ("strict", zone.isolation == Isolation::Strict),
+        ("routed", zone.routed),
+    ] {
+        if wanted {
+            elements(write, set, &[plain(name.clone())], change);
+        }
+    }
+    for subnet in &zone.subnets {
+        let suffix = if subnet.address.is_ipv4() { "4" } else { "6" };
+        if zone.masquerade && !zone.internal {
+            elements(write, &format!("nat{suffix}"), &interval(*subnet), change);
+        }
+        let (first, last) = (bytes(subnet.network().address), bytes(subnet.last()));
+        let pair = Element {
+            key: [first.clone(), first].concat(),
+            end: Some([last.clone(), last].concat()),
+            value: Vec::new(),
+            closes: false,
+        };
+        elements(write, &format!("same{suffix}"), &[pair], change);
+    }
+}
+
+/// In a set of plain keys an interval is two elements: its first address and the first after it.
+fn interval(subnet: Subnet) -> Vec<Element> {
+    let mut list = vec![plain(bytes(subnet.network().address))];
+    let mut after = bytes(subnet.last());
+    for byte in after.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            list.push(Element { key: after, end: None, value: Vec::new(), closes: true });
+            break;
+        }
+    }
+    list
+}
+
+// --- chains and rules ---
+
+fn chain(write: &mut Transaction<'_>, name: &str, hook: Option<(&str, i32, i32)>) {
+    message(write, &format!("make chain {name}"), libc::NFT_MSG_NEWCHAIN, CREATE, |batch| {
+        batch.put_text(NFTA_CHAIN_NAME, name);
+        if let Some((kind, hook, priority)) = hook {
+            batch.nest(NFTA_CHAIN_HOOK, |batch| {
+                batch.put_be32(1, hook as u32);
+                batch.put_be32(2, priority as u32);
+            });
+            batch.put_be32(NFTA_CHAIN_POLICY, libc::NF_ACCEPT as u32);
+            batch.put_text(NFTA_CHAIN_TYPE, kind);
+        }
+    });
+}
+
+fn rule(write: &mut Transaction<'_>, chain: &str, fill: impl FnOnce(&mut Batch)) {
+    message(write, &format!("make rule in {chain}"), libc::NFT_MSG_NEWRULE, CREATE | APPEND, |batch| {
+        batch.put_text(NFTA_RULE_CHAIN, chain);
+        batch.nest(NFTA_RULE_EXPRESSIONS, fill);
+    });
+}
+
+fn is_ipv4(batch: &mut Batch) {
+    expr::meta(batch, libc::NFT_META_NFPROTO, expr::R1);
+    expr::compare(batch, libc::NFT_CMP_EQ, expr::R1, &[libc::NFPROTO_IPV4 as u8]);
+}
+
+fn is_ipv6(batch: &mut Batch) {
+    expr::meta(batch, libc::NFT_META_NFPROTO, expr::R1);
+    expr::compare(batch, libc::NFT_CMP_EQ, expr::R1, &[libc::NFPROTO_IPV6 as u8]);
+}
+
+/// The network header's addresses: offset and length of source and destination.
+struct Addresses {
+    source: u32,
+    destination: u32,
+    length: u32,
+}
+
+const V4: Addresses = Addresses { source: 12, destination: 16, length: 4 };
+const V6: Addresses = Addresses { source: 8, destination: 24, length: 16 };
+const NETWORK: i32 = libc::NFT_PAYLOAD_NETWORK_HEADER;
+const TRANSPORT: i32 = libc::NFT_PAYLOAD_TRANSPORT_HEADER;
+
+fn raw_rules(write: &mut Transaction<'_>) {
+    for offset in [V4.destination, V4.source] {
+        rule(write, "raw", |batch| {
+            expr::meta(batch, libc::NFT_META_IIFNAME, expr::R1);
+            expr::in_set(batch, "bridges", expr::R1);
+            is_ipv4(batch);
+            expr::payload(batch, NETWORK, offset, 1, expr::R1);
+            expr::compare(batch, libc::NFT_CMP_EQ, expr::R1, &[127]);
+            expr::verdict(batch, libc::NF_DROP, None);
+        });
+    }
+}
+
+fn publish_rules(write: &mut Transaction<'_>) {
+    for chain in ["prerouting", "output"] {
+        rule(write, chain, |batch| {
+            expr::destination_kind(batch, expr::R1);
+            expr::compare(batch, libc::NFT_CMP_EQ, expr::R1, &u32::from(libc::RTN_LOCAL).to_ne_bytes());
+            expr::verdict(batch, libc::NFT_JUMP, Some("publish"));
+        });
+    }
+    for (is_family, addresses, family, bound, any) in [
+        (is_ipv4 as fn(&mut Batch), V4, libc::NFPROTO_IPV4, "port4", "any4"),
+        (is_ipv6 as fn(&mut Batch), V6, libc::NFPROTO_IPV6, "port6", "any6"),
+    ] {
+        let words = addresses.length / 4;
+        rule(write, "publish", |batch| {
+            is_family(batch);
+            expr::payload(batch, NETWORK, addresses.destination, addresses.length, expr::R1);
+            expr::meta(batch, libc::NFT_META_L4PROTO, expr::word(words));
+            expr::payload(batch, TRANSPORT, 2, 2, expr::word(words + 1));
+            expr::in_map(batch, bound, expr::R1);
+            expr::dnat(batch, family, expr::word(words));
+        });
+        rule(write, "publish", |batch| {
+            is_family(batch);
+            expr::meta(batch, libc::NFT_META_L4PROTO, expr::word(0));
+            expr::payload(batch, TRANSPORT, 2, 2, expr::word(1));
+            expr::in_map(batch, any, expr::R1);
+            expr::dnat(batch, family, expr::word(words));
+        });
+    }
+}
+
+fn postrouting_rules(write: &mut Transaction<'_>) {
+    for (is_family, addresses, nat, same) in
+        [(is_ipv4 as fn(&mut Batch), V4, "nat4", "same4"), (is_ipv6 as fn(&mut Batch), V6, "nat6", "same6")]
+    {
+        rule(write, "postrouting", |batch| {
+            is_family(batch);
+            expr::payload(batch, NETWORK, addresses.source, addresses.length, expr::R1);
+            expr::in_set(batch, nat, expr::R1);
+            expr::meta(batch, libc::NFT_META_OIFNAME, expr::R1);
+            expr::not_in_set(batch, "bridges", expr::R1);
+            expr::masquerade(batch);
+        });
+        rule(write, "postrouting", |batch| {
+            is_family(batch);
+            has_status(batch, IPS_DST_NAT);
+            expr::payload(batch, NETWORK, addresses.source, addresses.length, expr::R1);
+            expr::payload(batch, NETWORK, addresses.destination, addresses.length, expr::word(addresses.length / 4));
+            expr::in_set(batch, same, expr::R1);
+            expr::masquerade(batch);
+        });
+    }
+    rule(write, "postrouting", |batch| {
+        is_ipv4(batch);
+        expr::payload(batch, NETWORK, V4.source, 1, expr::R1);
+        expr::compare(batch, libc::NFT_CMP_EQ, expr::R1, &[127]);
+        expr::meta(batch, libc::NFT_META_OIFNAME, expr::R1);
+        expr::in_set(batch, "bridges", expr::R1);
+        expr::masquerade(batch);
+    });
+}
+
+fn has_status(batch: &mut Batch, bit: u32) {
+    expr::ct(batch, libc::NFT_CT_STATUS, expr::R1);
+    expr::and(batch, expr::R1, &bit.to_ne_bytes());
+    expr::compare(batch, libc::NFT_CMP_NEQ, expr::R1, &0u32.to_ne_bytes());
+}
+
+fn forward_rules(write: &mut Transaction<'_>) {
+    const FROM: i32 = libc::NFT_META_IIFNAME;
+    const TO: i32 = libc::NFT_META_OIFNAME;
+    let member = |batch: &mut Batch, key: i32, set: &str| {
+        expr::meta(batch, key, expr::R1);
+        expr::in_set(batch, set, expr::R1);
+    };
+    rule(write, "forward", |batch| {
+        expr::meta(batch, FROM, expr::R1);
+        expr::meta(batch, TO, expr::word(4));
+        expr::in_set(batch, "same", expr::R1);
+        expr::verdict(batch, libc::NF_ACCEPT, None);
+    });
+    for key in [FROM, TO] {
+        rule(write, "forward", |batch| {
+            member(batch, key, "internal");
+            expr::verdict(batch, libc::NF_DROP, None);
+        });
+    }
+    rule(write, "forward", |batch| {
+        expr::ct(batch, libc::NFT_CT_STATE, expr::R1);
+        // NF_CT_STATE_BIT(IP_CT_ESTABLISHED | IP_CT_RELATED)
+        expr::and(batch, expr::R1, &6u32.to_ne_bytes());
+        expr::compare(batch, libc::NFT_CMP_NEQ, expr::R1, &0u32.to_ne_bytes());
+        expr::verdict(batch, libc::NF_ACCEPT, None);
+    });
+    for (from, to) in [("isolated", "isolated"), ("strict", "bridges"), ("bridges", "strict")] {
+        rule(write, "forward", |batch| {
+            member(batch, FROM, from);
+            member(batch, TO, to);
+            expr::verdict(batch, libc::NF_DROP, None);
+        });
+    }
+    rule(write, "forward", |batch| {
+        member(batch, TO, "bridges");
+        expr::not_in_set(batch, "routed", expr::R1);
+        expr::meta(batch, FROM, expr::R1);
+        expr::not_in_set(batch, "bridges", expr::R1);
+        has_status(batch, IPS_DST_NAT);
+        expr::verdict(batch, libc::NF_ACCEPT, None);
+    });
+    rule(write, "forward", |batch| {
+        member(batch, TO, "bridges");
+        expr::not_in_set(batch, "routed", expr::R1);
+        expr::meta(batch, FROM, expr::R1);
+        expr::not_in_set(batch, "bridges", expr::R1);
+        expr::verdict(batch, libc::NF_DROP, None);
+    });
+}
