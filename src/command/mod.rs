@@ -12,6 +12,7 @@ mod document;
 pub mod flag;
 mod global;
 pub mod present;
+mod pid1;
 mod runtime;
 mod pull;
 mod table;
@@ -54,6 +55,9 @@ pub enum Enter {
 /// Parse, dispatch, print the failure.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.first().is_some_and(|name| name == crate::bundle::mount::INIT_PATH) {
+        return ExitCode::from(pid1::run(&arguments[1..]));
+    }
     if let Some(arguments) = runtime::arguments(&arguments) {
         return runtime::main(arguments);
     }

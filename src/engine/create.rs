@@ -2,20 +2,22 @@
 
 use crate::engine::{Engine, idmap, merge};
 use crate::failure::{Failure, Kind};
+use crate::image::store;
 use crate::model::container::{ContainerSpec, NamespaceMode, RootSource};
 use crate::model::id::{self, Id};
 use crate::model::mount::{Mount, MountSource};
 use crate::model::network::NetworkMode;
-use crate::model::pull::Pull;
+use crate::model::pull::{Pull, PullPolicy};
 use crate::model::user::UserNamespace;
 use crate::state::container::{self, ContainerRecord, ImageUse, VERSION};
 use crate::state::event::{self, Event};
 use crate::state::file::{self, Durability};
 use crate::state::name::Names;
+use crate::storage::{layer, overlay::Upper};
 use anyhow::{Context, Result};
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What create is asked for.
 #[derive(Clone, Debug, Default)]
@@ -90,8 +92,32 @@ struct Found {
     config: crate::model::image::ImageConfig,
 }
 
-fn find_image(_engine: &Engine, reference: &str, _pull: &Pull) -> Result<Found> {
-    Err(Failure::new(Kind::Engine, format!("{reference}: image not known")).into())
+/// The image in the store, fetched first if the policy says so.
+fn find_image(engine: &Engine, reference: &str, pull: &Pull) -> Result<Found> {
+    let local = match pull.policy {
+        PullPolicy::Always | PullPolicy::Newer => None,
+        PullPolicy::Missing | PullPolicy::Never => store::resolve(&engine.layout, reference)?,
+    };
+    let image = match local {
+        Some(image) => image,
+        None if pull.policy == PullPolicy::Never => {
+            return Err(Failure::new(Kind::Engine, format!("{reference}: image not known"))
+                .hint("--pull=never does not fetch it; `coracle images` lists what there is")
+                .into());
+        }
+        None => fetch(engine, reference, pull)?,
+    };
+    let used = ImageUse {
+        id: image.id().to_owned(),
+        name: image.name.as_ref().map_or_else(|| image.id().to_owned(), |name| name.name()),
+        digest: image.digest().map(|digest| digest.as_str().to_owned()).unwrap_or_default(),
+    };
+    Ok(Found { used, layers: image.layers(), config: image.config.config })
+}
+
+fn fetch(engine: &Engine, reference: &str, _pull: &Pull) -> Result<store::Image> {
+    store::resolve(&engine.layout, reference)?
+        .ok_or_else(|| Failure::new(Kind::Engine, format!("{reference}: image not known")).into())
 }
 
 /// Names of other containers become ids, so that a rename does not break them.
@@ -189,9 +215,8 @@ fn publish(engine: &Engine, record: &mut ContainerRecord, name: Option<String>, 
     let durability = record.durability();
     directory(&staging)?;
     let result = (|| {
-        if !record.layers.is_empty() || matches!(record.spec.root, RootSource::Directory { overlay: true, .. }) {
-            directory(&staging.join("upper"))?;
-            directory(&staging.join("work"))?;
+        if let Some(top) = top(engine, record) {
+            Upper::under(&staging).create(&top, idmap::root_of(&record.id_maps))?;
         }
         loop {
             let wanted = name.clone().unwrap_or_else(|| made_up_name(&random().unwrap_or_default()));
@@ -225,6 +250,15 @@ fn publish(engine: &Engine, record: &mut ContainerRecord, name: Option<String>, 
         let _ = std::fs::remove_dir_all(&staging);
     }
     result
+}
+
+/// The topmost directory of the overlay that the container's root will be; `None`: its root is no overlay.
+fn top(engine: &Engine, record: &ContainerRecord) -> Option<PathBuf> {
+    match (&record.spec.root, record.layers.last()) {
+        (RootSource::Directory { path, overlay: true, .. }, _) => Some(PathBuf::from(path)),
+        (_, Some(hex)) => Some(layer::diff_path(&engine.layout, hex)),
+        _ => None,
+    }
 }
 
 fn taken(name: &str, owner: &Id) -> anyhow::Error {

@@ -56,6 +56,12 @@ pub fn choose(engine: &Engine, spec: &mut ContainerSpec) -> Result<IdMaps> {
     }
 }
 
+/// Who is root inside, as the engine numbers ids; `None` without maps.
+pub fn root_of(maps: &IdMaps) -> Option<(u32, u32)> {
+    let outside = |ranges: &[IdRange]| ranges.iter().find(|range| range.inside == 0).map(|range| range.outside);
+    Some((outside(&maps.uid)?, outside(&maps.gid)?))
+}
+
 fn refused(mode: &str) -> anyhow::Error {
     Failure::new(Kind::Engine, format!("--userns {mode} is for ordinary users: root keeps its ids with --userns host"))
         .into()

@@ -13,3 +13,4 @@ pub mod seal;
 pub mod socket;
 pub mod terminal;
 pub mod xattr;
+pub mod loopback;

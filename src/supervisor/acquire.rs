@@ -1,0 +1,364 @@
+//! Acquire all that a container needs before it starts, and release it after.
+//!
+//! Order: root file system, user, mounts, network, cgroup path, spec. What outlives this process when it is killed (the
+//! network, volumes of type mount) is told to the caller as an intent before it is taken, so that the next command can
+//! give it back from `attachments.json`. Mounts are detached and die with their descriptors: there is nothing to release.
+
+use super::etc;
+use super::source;
+use crate::bundle::{self, Facts, mount::Prepared, user};
+use crate::failure::{Failure, Kind};
+use crate::host::{device, userns::Privilege};
+use crate::model::container::{ContainerSpec, NamespaceMode, RootSource};
+use crate::model::id::Id;
+use crate::model::network::NetworkMode;
+use crate::model::resource::CgroupsMode;
+use crate::model::user::{IdMaps, IdRange};
+use crate::runtime::cgroup::{self, Cgroup, Manager};
+use crate::runtime::idmap;
+use crate::runtime::plan::{self, Plan, PlanOptions};
+use crate::state::container::{self, ContainerRecord, State};
+use crate::state::layout::Layout;
+use crate::storage::{layer, overlay};
+use crate::sys::{fd, mount};
+use anyhow::{Context, Result};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use serde::{Deserialize, Serialize};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// An image's passwd or group larger than this is nobody's (CVE-2024-9676).
+const ACCOUNT_FILE_LIMIT: u64 = 1 << 20;
+
+/// For whom and where.
+pub struct Request<'a> {
+    /// The paths.
+    pub layout: &'a Layout,
+    /// As whom we work.
+    pub privilege: &'a Privilege,
+    /// The container.
+    pub record: &'a ContainerRecord,
+    /// `--cgroup-manager`.
+    pub cgroup_manager: Option<&'a str>,
+    /// Rows and columns of the terminal.
+    pub console_size: Option<(u64, u64)>,
+}
+
+/// What is held now; written to `attachments.json` so that whoever finds it can release.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attachments {
+    /// What `network::attach` took.
+    pub network: serde_json::Value,
+    /// The cgroup as `runtime::cgroup` saved it.
+    pub cgroup: serde_json::Value,
+}
+
+/// All that launch needs.
+pub struct Acquired {
+    /// The spec, for `bundle/config.json`.
+    pub spec: Spec,
+    /// Every step to execve.
+    pub plan: Plan,
+    /// The root, a detached mount.
+    pub rootfs: OwnedFd,
+    /// The cgroup; absent with `--cgroups=disabled`.
+    pub cgroup: Option<Cgroup>,
+    /// The container's network namespace, where it has one of its own.
+    pub network_namespace: Option<OwnedFd>,
+    /// What must be released.
+    pub held: Attachments,
+}
+
+/// Acquire.
+pub fn acquire(request: &Request<'_>, intend: &mut dyn FnMut(&Attachments) -> Result<()>) -> Result<Acquired> {
+    let (layout, record, spec) = (request.layout, request.record, &request.record.spec);
+    let rootfs = root(request)?;
+    let accounts = Accounts::read(rootfs.as_fd())?;
+    let user = accounts.resolve(spec)?;
+    work_directory(request, rootfs.as_fd(), &user)?;
+    let mut namespaces = joined(layout, spec)?;
+    let network_namespace = network_namespace(spec)?;
+    if let Some(namespace) = &network_namespace {
+        namespaces.push((LinuxNamespaceType::Network, namespace.try_clone()?));
+    }
+    let mut held = Attachments::default();
+    let hostname = hostname(record)?;
+    let mut sources = source::all(request, rootfs.as_fd(), &user)?;
+    let inside = etc::Inside { user: &user, accounts: &accounts, hostname: &hostname };
+    sources.extend(etc::files(request, &inside)?);
+    let (prepared, descriptors): (Vec<Prepared>, Vec<OwnedFd>) = sources.into_iter().unzip();
+    let facts = facts(request, user, prepared, hostname)?;
+    let bundle = bundle::bundle(record, &facts)?;
+    let cgroup = cgroup(request, &bundle.spec)?;
+    if let Some(cgroup) = &cgroup {
+        held.cgroup = serde_json::to_value(cgroup.saved())?;
+        intend(&held)?;
+    }
+    let mut descriptors: Vec<Option<OwnedFd>> = descriptors.into_iter().map(Some).collect();
+    let mounts =
+        bundle.prepared.iter().filter_map(|(place, index)| Some((*place, descriptors.get_mut(*index)?.take()?)));
+    let options = PlanOptions {
+        id: record.id.to_string(),
+        bundle: layout.running(&record.id),
+        root_is_prepared: true,
+        namespaces,
+        mounts: mounts.collect(),
+        preserve_fds: spec.stdio.preserve_fds,
+        die_with_parent: true,
+        keep_groups: spec.process.keep_groups,
+        ..PlanOptions::default()
+    };
+    let plan = plan::plan(&bundle.spec, options)?;
+    Ok(Acquired { spec: bundle.spec, plan, rootfs, cgroup, network_namespace, held })
+}
+
+/// The cgroup with its limits.
+fn cgroup(request: &Request<'_>, oci: &Spec) -> Result<Option<Cgroup>> {
+    let record = request.record;
+    if record.spec.cgroups == CgroupsMode::Disabled {
+        return Ok(None);
+    }
+    let manager = match request.cgroup_manager {
+        Some("systemd") => Manager::Systemd,
+        _ => Manager::Cgroupfs,
+    };
+    let linux = oci.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let wanted = cgroup::Request {
+        id: record.id.as_str(),
+        path,
+        resources: linux.and_then(|linux| linux.resources().as_ref()),
+        manager,
+        rootless: request.privilege.rootless,
+        everywhere: false,
+    };
+    Cgroup::create(&wanted).map(Some)
+}
+
+/// The root file system as a detached mount.
+fn root(request: &Request<'_>) -> Result<OwnedFd> {
+    let (layout, record) = (request.layout, request.record);
+    let namespace = match bundle::has_user_namespace(record) && !request.privilege.rootless {
+        true => Some(kernel_maps(&record.id_maps).namespace().context("make a user namespace for the id maps")?),
+        false => None,
+    };
+    let lower = match &record.spec.root {
+        RootSource::Directory { path, overlay: false, .. } => return clone_path(Path::new(path), true),
+        RootSource::Directory { path, overlay: true, .. } => vec![PathBuf::from(path)],
+        RootSource::Image(_) | RootSource::Unset => {
+            record.layers.iter().rev().map(|hex| layer::diff_path(layout, hex)).collect()
+        }
+    };
+    overlay::Overlay {
+        lower,
+        upper: Some(overlay::Upper::under(&layout.container(&record.id))),
+        // Nobody reads the upper directory of a container that goes with its process after a crash.
+        volatile: record.spec.lifecycle.remove,
+        userxattr: request.privilege.rootless,
+        read_only: false,
+        idmap: namespace.as_ref().map(AsFd::as_fd),
+    }
+    .mount()
+    .context("mount the root file system")
+}
+
+/// The record's maps as the runtime writes them.
+fn kernel_maps(maps: &IdMaps) -> idmap::IdMaps {
+    let ranges = |list: &[IdRange]| {
+        list.iter()
+            .map(|range| idmap::Range { inside: range.inside, outside: range.outside, size: range.size })
+            .collect()
+    };
+    idmap::IdMaps { uid: ranges(&maps.uid), gid: ranges(&maps.gid) }
+}
+
+/// A detached copy of the mount at a path of the host.
+pub(super) fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    let text = CString::new(path.as_os_str().as_bytes())?;
+    mount::clone_tree(nix::fcntl::AT_FDCWD, &text, recursive).with_context(|| format!("bind {}", path.display()))
+}
+
+/// The image's passwd and group.
+pub(super) struct Accounts {
+    /// Text of /etc/passwd; empty when there is none.
+    pub passwd: String,
+    /// Text of /etc/group; empty when there is none.
+    pub group: String,
+}
+
+impl Accounts {
+    /// Read both, without following anything out of the root.
+    pub fn read(rootfs: BorrowedFd<'_>) -> Result<Accounts> {
+        Ok(Accounts { passwd: read_inside(rootfs, "etc/passwd")?, group: read_inside(rootfs, "etc/group")? })
+    }
+
+    fn resolve(&self, spec: &ContainerSpec) -> Result<user::Resolved> {
+        user::resolve(spec.process.user.as_ref(), &spec.process.groups, &self.passwd, &self.group)
+    }
+}
+
+/// The text of a small regular file inside; empty when it is not there. A fifo, device or huge file is refused.
+fn read_inside(rootfs: BorrowedFd<'_>, path: &str) -> Result<String> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = match openat2(rootfs, path, how) {
+        Ok(file) => File::from(file),
+        Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR | nix::errno::Errno::ELOOP) => {
+            return Ok(String::new());
+        }
+        Err(error) => return Err(error).with_context(|| format!("open /{path} of the container")),
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > ACCOUNT_FILE_LIMIT {
+        return Err(Failure::new(
+            Kind::Engine,
+            format!("/{path} of the container is not a regular file of up to 1 MiB"),
+        )
+        .into());
+    }
+    let mut bytes = Vec::new();
+    file.take(ACCOUNT_FILE_LIMIT).read_to_end(&mut bytes).with_context(|| format!("read /{path} of the container"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Make the image's working directory when it is missing; one named by the user must be there, or be a mount's target.
+fn work_directory(request: &Request<'_>, rootfs: BorrowedFd<'_>, user: &user::Resolved) -> Result<()> {
+    let spec = &request.record.spec;
+    let Some(directory) = spec.process.workdir.as_deref() else { return Ok(()) };
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    if openat2(rootfs, directory, how).is_ok() {
+        return Ok(());
+    }
+    let covered = |target: &str| Path::new(directory).starts_with(target);
+    if spec.mounts.iter().any(|mount| covered(&mount.target)) || ["/dev", "/proc", "/sys"].into_iter().any(covered) {
+        return Ok(());
+    }
+    if spec.process.workdir_of_image {
+        return source::make_directory(rootfs, directory, Some((user.uid, user.gid)));
+    }
+    Err(Failure::new(
+        Kind::NotExecutable,
+        format!("workdir {directory:?} does not exist on container {}", request.record.id),
+    )
+    .into())
+}
+
+/// Namespaces of other containers.
+fn joined(layout: &Layout, spec: &ContainerSpec) -> Result<Vec<(LinuxNamespaceType, OwnedFd)>> {
+    let mut list = Vec::new();
+    let modes = [
+        (LinuxNamespaceType::Pid, "pid", Some(&spec.namespaces.pid)),
+        (LinuxNamespaceType::Ipc, "ipc", Some(&spec.namespaces.ipc)),
+        (LinuxNamespaceType::Uts, "uts", Some(&spec.namespaces.uts)),
+        (LinuxNamespaceType::Cgroup, "cgroup", spec.namespaces.cgroup.as_ref()),
+    ];
+    for (kind, name, mode) in modes {
+        if let Some(NamespaceMode::Container(id)) = mode {
+            list.push((kind, namespace_of(layout, id, name)?));
+        }
+    }
+    if let Some(NetworkMode::Container(id)) = &spec.network.mode {
+        list.push((LinuxNamespaceType::Network, namespace_of(layout, id, "net")?));
+    }
+    if let crate::model::user::UserNamespace::Container(id) = &spec.userns {
+        list.push((LinuxNamespaceType::User, namespace_of(layout, id, "user")?));
+    }
+    Ok(list)
+}
+
+/// A namespace of a running container, by descriptor.
+pub(super) fn namespace_of(layout: &Layout, id: &str, name: &str) -> Result<OwnedFd> {
+    let pid = running_pid(layout, id)?;
+    let path = CString::new(format!("/proc/{pid}/ns/{name}"))?;
+    fd::open(&path, libc::O_RDONLY).with_context(|| format!("join the {name} namespace of container {id}"))
+}
+
+/// The first process of a running container.
+pub(super) fn running_pid(layout: &Layout, id: &str) -> Result<i32> {
+    let id = Id::parse(id)?;
+    match container::state(layout, &id)? {
+        State::Live(status) if status.pid > 0 => Ok(status.pid),
+        _ => Err(Failure::new(Kind::Engine, format!("cannot join namespaces of container {id}: it is not running"))
+            .hint(format!("start it first: coracle start {}", id.short()))
+            .into()),
+    }
+}
+
+/// A new network namespace with its loopback up, held by descriptor. Made here and not by the child so that it is there
+/// before launch and has the engine's user namespace as its owner.
+fn network_namespace(spec: &ContainerSpec) -> Result<Option<OwnedFd>> {
+    match &spec.network.mode {
+        Some(NetworkMode::Host | NetworkMode::Container(_) | NetworkMode::Path(_)) => Ok(None),
+        _ => crate::host::netns::create().map(Some).context("make a network namespace"),
+    }
+}
+
+/// The name inside: the one asked for, that of the host where its names are shared, else the short id.
+fn hostname(record: &ContainerRecord) -> Result<String> {
+    let spec = &record.spec;
+    if let Some(name) = &spec.network.hostname {
+        return Ok(name.clone());
+    }
+    let of_host = spec.namespaces.uts == NamespaceMode::Host || spec.network.mode == Some(NetworkMode::Host);
+    if of_host {
+        let name = nix::unistd::gethostname().context("read the host's name")?;
+        return Ok(name.to_string_lossy().into_owned());
+    }
+    Ok(record.id.short().to_owned())
+}
+
+fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, hostname: String) -> Result<Facts> {
+    let (record, privilege) = (request.record, request.privilege);
+    let spec = &record.spec;
+    let mut block_devices = bundle::resource::BlockDevices::new();
+    for path in bundle::resource::block_device_paths(&spec.resources) {
+        block_devices.insert(path.to_owned(), device::block_number(path)?);
+    }
+    Ok(Facts {
+        user,
+        rootfs: request.layout.running(&record.id).join("rootfs"),
+        rootless: privilege.rootless,
+        single_id: privilege.single,
+        cgroup_v2: crate::host::is_cgroup_v2(),
+        cgroups_path: None,
+        default_pids_limit: None,
+        hostname,
+        prepared,
+        devices: device::asked(&spec.devices)?,
+        host_devices: if spec.security.privileged { device::of_host(privilege.rootless) } else { Vec::new() },
+        block_devices,
+        hard_limits: (
+            hard_limit(nix::sys::resource::Resource::RLIMIT_NOFILE),
+            hard_limit(nix::sys::resource::Resource::RLIMIT_NPROC),
+        ),
+        may_raise_limits: false,
+        apparmor: None,
+        selinux: None,
+        environment: Vec::new(),
+        console_size: request.console_size,
+        systemd: bundle::wants_systemd(spec),
+    })
+}
+
+fn hard_limit(resource: nix::sys::resource::Resource) -> u64 {
+    nix::sys::resource::getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard)
+}
+
+/// Give back what is held. Idempotent: what is gone already is no error.
+pub fn release(held: &Attachments) -> Result<()> {
+    if !held.cgroup.is_null() {
+        let saved = serde_json::from_value(held.cgroup.clone()).context("read the cgroup that is held")?;
+        let mut cgroup = Cgroup::open(saved);
+        cgroup.kill().and_then(|()| cgroup.delete()).context("remove the container's cgroup")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! Files that every container gets from us: /etc/hosts, /etc/resolv.conf, /etc/hostname, /run/.containerenv, and passwd
+//! and group with a line for a user the image does not know.
+//!
+//! They are written in the container's RUN directory and bound over the image's, so that nothing of ours is ever written
+//! by a path inside a root file system (CVE-2025-24965).
+
+use super::acquire::{Accounts, Request, clone_path};
+use super::source::ours;
+use crate::bundle::mount::Prepared;
+use crate::bundle::user::{Resolved, accounts};
+use crate::model::container::NamespaceMode;
+use crate::model::network::NetworkMode;
+use crate::state::file::{self, Durability};
+use anyhow::{Context, Result};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// What is known of the inside.
+pub(super) struct Inside<'a> {
+    /// Who runs.
+    pub user: &'a Resolved,
+    /// The image's accounts.
+    pub accounts: &'a Accounts,
+    /// The name.
+    pub hostname: &'a str,
+}
+
+/// Write them and bind them, but those whose place the user mounts over.
+pub(super) fn files(request: &Request<'_>, inside: &Inside<'_>) -> Result<Vec<(Prepared, OwnedFd)>> {
+    let spec = &request.record.spec;
+    let network = &spec.network;
+    let mut list = Vec::new();
+    let mut add = |target: &str, content: Option<String>| -> Result<()> {
+        let Some(content) = content else { return Ok(()) };
+        if spec.mounts.iter().any(|mount| mount.target.trim_end_matches('/') == target) {
+            return Ok(());
+        }
+        let name = target.rsplit('/').next().unwrap_or(target).trim_start_matches('.');
+        let path = request.layout.running(&request.record.id).join(name);
+        write(&path, content.as_bytes())?;
+        list.push((ours(target, &path, spec.read_only && target != "/etc/hosts"), clone_path(&path, false)?));
+        Ok(())
+    };
+    let own_network = !matches!(network.mode, Some(NetworkMode::Container(_)));
+    add(
+        "/etc/hostname",
+        (!network.no_hostname && spec.namespaces.uts != NamespaceMode::Host).then(|| format!("{}\n", inside.hostname)),
+    )?;
+    if own_network {
+        add("/etc/hosts", (!network.no_hosts).then(|| hosts(request, inside)).transpose()?)?;
+        add("/etc/resolv.conf", (!network.dns_none).then(|| resolv_conf(request)))?;
+    }
+    add("/run/.containerenv", Some(container_env(request)))?;
+    if spec.process.passwd.unwrap_or(true) {
+        add("/etc/passwd", passwd(request, inside))?;
+        add("/etc/group", group(request, inside))?;
+    }
+    Ok(list)
+}
+
+/// World readable, whatever the umask: they are read by the container's user.
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    file::replace(path, content, Durability::Volatile)
+        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)))
+        .with_context(|| format!("write {}", path.display()))
+}
+
+fn hosts(request: &Request<'_>, inside: &Inside<'_>) -> Result<String> {
+    let network = &request.record.spec.network;
+    let mut text = match network.hosts_file.as_deref() {
+        Some("none") => String::new(),
+        Some(path) if path != "image" => std::fs::read_to_string(path).with_context(|| format!("read {path}"))?,
+        _ if network.mode == Some(NetworkMode::Host) => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        _ => String::new(),
+    };
+    let mut line = |address: &str, names: &str| {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&format!("{address}\t{names}\n"));
+    };
+    for (name, address) in &network.add_hosts {
+        line(address, name);
+    }
+    line("127.0.0.1", "localhost localhost.localdomain localhost4 localhost4.localdomain4");
+    line("::1", "localhost localhost.localdomain localhost6 localhost6.localdomain6");
+    if matches!(network.mode, Some(NetworkMode::None)) {
+        line("127.0.0.1", &format!("{} {}", inside.hostname, request.record.name));
+    }
+    Ok(text)
+}
+
+fn resolv_conf(request: &Request<'_>) -> String {
+    let network = &request.record.spec.network;
+    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let own = !network.dns.is_empty();
+    let mut lines: Vec<String> = network.dns.iter().map(|address| format!("nameserver {address}")).collect();
+    for line in host.lines() {
+        let keep = match line.split_whitespace().next() {
+            Some("nameserver") => !own,
+            Some("search" | "domain") => network.dns_search.is_empty(),
+            Some("options") => network.dns_options.is_empty(),
+            _ => false,
+        };
+        if keep {
+            lines.push(line.to_owned());
+        }
+    }
+    if !network.dns_search.is_empty() && network.dns_search != ["."] {
+        lines.insert(0, format!("search {}", network.dns_search.join(" ")));
+    }
+    if !network.dns_options.is_empty() {
+        lines.push(format!("options {}", network.dns_options.join(" ")));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// What toolbx, distrobox and systemd look for.
+fn container_env(request: &Request<'_>) -> String {
+    let record = request.record;
+    if !record.spec.security.privileged {
+        return String::new();
+    }
+    format!(
+        "engine=\"coracle-{}\"\nname=\"{}\"\nid=\"{}\"\nimage=\"{}\"\nimageid=\"{}\"\nrootless={}\n",
+        env!("CARGO_PKG_VERSION"),
+        record.name,
+        record.id,
+        record.image.as_ref().map_or("", |image| &image.name),
+        record.image.as_ref().map_or("", |image| &image.id),
+        u8::from(request.privilege.rootless),
+    )
+}
+
+/// The image's passwd with a line for the user, and those of `--hostuser`; `None` when it needs none.
+fn passwd(request: &Request<'_>, inside: &Inside<'_>) -> Option<String> {
+    let process = &request.record.spec.process;
+    let mut text = inside.accounts.passwd.clone();
+    let mut changed = false;
+    let mut line = |added: &str| {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(added);
+        text.push('\n');
+        changed = true;
+    };
+    for name in &process.host_users {
+        let host = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        if let Some(found) = host.lines().find(|line| line.split(':').next() == Some(name)) {
+            line(found);
+        }
+    }
+    let user = inside.user;
+    let by_host_user = accounts(&text).any(|account| account.uid == user.uid);
+    if !user.known && !by_host_user {
+        let home = request.record.spec.process.workdir.as_deref().unwrap_or("/");
+        let entry = match &process.passwd_entry {
+            Some(template) => template
+                .replace("$USERNAME", &user.uid.to_string())
+                .replace("$UID", &user.uid.to_string())
+                .replace("$GID", &user.gid.to_string())
+                .replace("$NAME", &user.uid.to_string())
+                .replace("$HOME", home),
+            None => format!("{0}:*:{0}:{1}:container user:{home}:/bin/sh", user.uid, user.gid),
+        };
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(entry.trim_end());
+        text.push('\n');
+        changed = true;
+    }
+    changed.then_some(text)
+}
+
+/// The image's group with a line for the user's group; `None` when it has one.
+fn group(request: &Request<'_>, inside: &Inside<'_>) -> Option<String> {
+    let user = inside.user;
+    if user.group_known || user.gid == 0 {
+        return None;
+    }
+    let entry = match &request.record.spec.process.group_entry {
+        Some(template) => template
+            .replace("$GROUPNAME", &user.gid.to_string())
+            .replace("$GID", &user.gid.to_string())
+            .replace("$USERLIST", ""),
+        None => format!("{0}:x:{0}:{1}", user.gid, user.name.clone().unwrap_or_else(|| user.uid.to_string())),
+    };
+    let mut text = inside.accounts.group.clone();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(entry.trim_end());
+    text.push('\n');
+    Some(text)
+}

@@ -1,0 +1,249 @@
+//! Sources of the user's mounts, opened as detached mounts: binds, volumes, images, the shared /dev/shm, our init.
+//!
+//! Opened here, by the caller's own right, not inside: a container's root that is a subordinate id may not pass through
+//! the caller's home. What is named inside a volume or image is resolved below it and never out of it.
+
+use super::acquire::{Request, clone_path, running_pid};
+use crate::bundle::mount::{INIT_PATH, Prepared};
+use crate::bundle::user::Resolved;
+use crate::failure::{Failure, Kind};
+use crate::model::container::NamespaceMode;
+use crate::model::mount::{Mount, MountOptions, MountSource, OverlayDirs};
+use crate::storage::overlay;
+use crate::sys::mount;
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{Gid, Uid};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+/// Names the binary in a supervisor's environment.
+pub const BINARY_VARIABLE: &str = "CORACLE_BINARY";
+
+/// All of them, with where they go.
+pub(super) fn all(request: &Request<'_>, rootfs: BorrowedFd<'_>, user: &Resolved) -> Result<Vec<(Prepared, OwnedFd)>> {
+    let spec = &request.record.spec;
+    let mut list = Vec::new();
+    if let NamespaceMode::Container(id) = &spec.namespaces.ipc
+        && !spec.namespaces.ipc_no_shm
+    {
+        let descriptor = shared_memory_of(running_pid(request.layout, id)?)
+            .with_context(|| format!("share /dev/shm of container {id}"))?;
+        list.push((ours("/dev/shm", Path::new("/dev/shm"), false), descriptor));
+    }
+    if spec.process.init {
+        let binary = own_binary()?;
+        list.push((
+            ours(INIT_PATH, &binary, true),
+            clone_path(&binary, false).context("hold our own binary for --init")?,
+        ));
+    }
+    for wanted in &spec.mounts {
+        if let Some((source, recursive, descriptor)) = open(request, wanted, rootfs, user)? {
+            let prepared = Prepared {
+                target: wanted.target.clone(),
+                source,
+                options: wanted.options.clone(),
+                recursive,
+                asked: true,
+            };
+            list.push((prepared, descriptor));
+        }
+    }
+    Ok(list)
+}
+
+/// The path of our own binary. This process may have been started from a detached mount of it, which has no path: then
+/// whoever started it has said so in `CORACLE_BINARY`.
+fn own_binary() -> Result<PathBuf> {
+    match std::env::var_os(BINARY_VARIABLE) {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => std::env::current_exe().context("find our own binary"),
+    }
+}
+
+/// A mount of ours.
+pub(super) fn ours(target: &str, source: &Path, read_only: bool) -> Prepared {
+    Prepared {
+        target: target.to_owned(),
+        source: source.to_owned(),
+        options: MountOptions { read_only, nosuid: Some(true), nodev: Some(true), ..MountOptions::default() },
+        recursive: false,
+        asked: false,
+    }
+}
+
+/// One of the user's mounts; `None` for those that need no source.
+fn open(
+    request: &Request<'_>,
+    wanted: &Mount,
+    rootfs: BorrowedFd<'_>,
+    user: &Resolved,
+) -> Result<Option<(PathBuf, bool, OwnedFd)>> {
+    let (source, recursive) = match &wanted.source {
+        MountSource::Tmpfs { .. } | MountSource::Ramfs | MountSource::Devpts { .. } => return Ok(None),
+        MountSource::Bind { path, create, recursive } => (bind_source(path, *create)?, *recursive),
+        MountSource::Volume { name, subpath, .. } => {
+            return volume(request, wanted, name.as_deref().unwrap_or_default(), subpath.as_deref(), rootfs, user)
+                .map(Some);
+        }
+        MountSource::Image { reference, subpath } => {
+            let descriptor = image(request, reference)?;
+            let descriptor = match subpath {
+                None => descriptor,
+                Some(subpath) => {
+                    let inside = open_below(descriptor.as_fd(), subpath)?;
+                    mount::clone_tree(inside.as_fd(), c"", true)
+                        .with_context(|| format!("bind {subpath} of {reference}"))?
+                }
+            };
+            return Ok(Some((PathBuf::from(reference), true, descriptor)));
+        }
+    };
+    let descriptor = clone_path(&source, recursive)?;
+    let descriptor = finish(request, wanted, user, descriptor, &source)?;
+    Ok(Some((source, recursive, descriptor)))
+}
+
+fn volume(
+    _request: &Request<'_>,
+    _wanted: &Mount,
+    name: &str,
+    _subpath: Option<&str>,
+    _rootfs: BorrowedFd<'_>,
+    _user: &Resolved,
+) -> Result<(PathBuf, bool, OwnedFd)> {
+    Err(Failure::new(Kind::Engine, format!("volume {name}: volumes are not there yet")).into())
+}
+
+/// The path of a bind, which must be there or be made.
+fn bind_source(path: &str, create: bool) -> Result<PathBuf> {
+    let source = PathBuf::from(path);
+    match std::fs::metadata(&source) {
+        Ok(_) => Ok(source),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
+            std::fs::create_dir_all(&source).with_context(|| format!("make {path}"))?;
+            Ok(source)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Failure::new(Kind::Engine, format!("statfs {path}: no such file or directory"))
+                .hint("make it first, or leave the leading `/` or `./` away for a named volume")
+                .into())
+        }
+        Err(error) => Err(error).with_context(|| format!("read {path}")),
+    }
+}
+
+/// `O` and `U`.
+fn finish(
+    request: &Request<'_>,
+    wanted: &Mount,
+    user: &Resolved,
+    descriptor: OwnedFd,
+    source: &Path,
+) -> Result<OwnedFd> {
+    if wanted.options.chown {
+        return Err(Failure::new(Kind::Engine, format!("{}: the option U is not there yet", user.uid)).into());
+    }
+    match &wanted.options.overlay {
+        None => Ok(descriptor),
+        Some(directories) => over(request, wanted, directories, source),
+    }
+}
+
+/// A throw-away overlay over a directory, kept below the container's own.
+fn over(request: &Request<'_>, wanted: &Mount, directories: &OverlayDirs, source: &Path) -> Result<OwnedFd> {
+    let name: String = wanted.target.chars().map(|c| if c == '/' { '-' } else { c }).collect();
+    let base = request.layout.container(&request.record.id).join("overlays").join(name);
+    let upper = directories.upper.clone().map_or_else(|| base.join("upper"), PathBuf::from);
+    let work = directories.work.clone().map_or_else(|| base.join("work"), PathBuf::from);
+    if directories.upper.is_none() {
+        // Thrown away at each start (podman-run(1), the O flag).
+        let _ = std::fs::remove_dir_all(&base);
+    }
+    for directory in [&upper, &work] {
+        std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    }
+    overlay::Overlay {
+        lower: vec![source.to_owned()],
+        upper: Some(overlay::Upper { upper, work }),
+        volatile: directories.upper.is_none(),
+        userxattr: request.privilege.rootless,
+        ..overlay::Overlay::default()
+    }
+    .mount()
+    .with_context(|| format!("overlay {}", source.display()))
+}
+
+/// An image's root, read-only.
+fn image(request: &Request<'_>, reference: &str) -> Result<OwnedFd> {
+    let found = crate::image::store::resolve(request.layout, reference)?
+        .ok_or_else(|| Failure::new(Kind::Engine, format!("{reference}: image not known")))?;
+    let lower = found.layers().iter().rev().map(|hex| crate::storage::layer::diff_path(request.layout, hex)).collect();
+    overlay::Overlay { lower, userxattr: request.privilege.rootless, read_only: true, ..overlay::Overlay::default() }
+        .mount()
+        .with_context(|| format!("mount image {reference}"))
+}
+
+/// A directory or file below a directory of ours, as a mount; symbolic links do not lead out (CVE-2017-1002101).
+fn below(directory: &Path, subpath: &str) -> Result<OwnedFd> {
+    let root = std::fs::File::open(directory).with_context(|| format!("open {}", directory.display()))?;
+    let inside = open_below(root.as_fd(), subpath)?;
+    mount::clone_tree(inside.as_fd(), c"", true).with_context(|| format!("bind {subpath} of {}", directory.display()))
+}
+
+fn open_below(root: BorrowedFd<'_>, subpath: &str) -> Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(root, subpath.trim_start_matches('/'), how).with_context(|| format!("open subpath {subpath}"))
+}
+
+/// Make a directory inside with its parents, each step on a descriptor, links followed inside only (CVE-2026-55686).
+pub(super) fn make_directory(rootfs: BorrowedFd<'_>, path: &str, owner: Option<(u32, u32)>) -> Result<()> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let what = || format!("make {path} in the container");
+    let mut reached = PathBuf::from("/");
+    for component in Path::new(path).components() {
+        let Component::Normal(name) = component else { continue };
+        let parent = openat2(rootfs, &reached, how).with_context(what)?;
+        reached.push(name);
+        match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => {
+                if let Some((uid, gid)) = owner {
+                    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+                    // A single id or a map of its own: the directory then stays with the container's root.
+                    let _ = nix::unistd::fchownat(&parent, name, uid, gid, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW);
+                }
+            }
+            Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error).with_context(what),
+        }
+    }
+    Ok(())
+}
+
+/// A copy of another container's /dev/shm: cloned in its mount namespace, by a child that joins it.
+fn shared_memory_of(pid: i32) -> Result<OwnedFd> {
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/mnt"))?;
+    let (here, there) = crate::sys::fd::channel()?;
+    let child = crate::sys::fork::in_child(|| {
+        let clone = || -> std::io::Result<()> {
+            crate::sys::namespace::setns(namespace.as_fd(), libc::CLONE_NEWNS)?;
+            let tree = mount::clone_tree(nix::fcntl::AT_FDCWD, c"/dev/shm", false)?;
+            crate::sys::fd::send(there.as_fd(), b"x", Some(tree.as_fd()))
+        };
+        i32::from(clone().is_err())
+    })?;
+    let mut byte = [0];
+    let status = nix::sys::wait::waitpid(child, None)?;
+    if !matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)) {
+        anyhow::bail!("it cannot be joined");
+    }
+    let (_, descriptor) = crate::sys::fd::receive(here.as_fd(), &mut byte)?;
+    descriptor.context("nothing was sent")
+}
