@@ -41,7 +41,8 @@ pub fn make(engine: &Engine, wish: Wish) -> Result<ContainerRecord> {
             "container ID file exists. Ensure another container is not using it or delete {path}"
         );
     }
-    let record = create::create(engine, wish)?;
+    let progress = present::progress::Progress::new(wish.pull.quiet);
+    let record = create::create(engine, wish, &progress)?;
     if let Some(path) = &cidfile {
         lifecycle::write_cidfile(path, record.id.as_str())?;
     }

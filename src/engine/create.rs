@@ -1,10 +1,11 @@
 //! Create a container: find its image, merge the image's config into the wish once, give it id, name and directory.
 
-use crate::engine::{Engine, idmap, merge};
+use crate::engine::{Engine, idmap, merge, registry};
 use crate::failure::{Failure, Kind};
-use crate::image::store;
+use crate::image::{builtin, progress::Progress, store};
 use crate::model::container::{ContainerSpec, NamespaceMode, RootSource};
 use crate::model::id::{self, Id};
+use crate::model::image::ImageConfig;
 use crate::model::mount::{Mount, MountSource};
 use crate::model::network::NetworkMode;
 use crate::model::pull::{Pull, PullPolicy};
@@ -36,22 +37,16 @@ pub struct Wish {
 ///
 /// # Errors
 /// Exit code 125: unknown image, taken name, a reference to a container that is not there. Nothing is left behind.
-pub fn create(engine: &Engine, wish: Wish) -> Result<ContainerRecord> {
+pub fn create(engine: &Engine, wish: Wish, progress: &dyn Progress) -> Result<ContainerRecord> {
     let Wish { mut spec, name, replace, pull } = wish;
     if let Some(name) = &name {
         id::check_name(name)?;
     }
-    let (image, layers) = match spec.root.clone() {
-        RootSource::Image(reference) => {
-            let image = find_image(engine, &reference, &pull)?;
-            merge::merge(&mut spec, &image.config)?;
-            (Some(image.used), image.layers)
-        }
-        RootSource::Directory { .. } | RootSource::Unset => {
-            merge::merge(&mut spec, &Default::default())?;
-            (None, Vec::new())
-        }
+    let Found { used: image, layers, config } = match spec.root.clone() {
+        RootSource::Image(reference) => find_image(engine, &mut spec, &reference, &pull, progress)?,
+        RootSource::Directory { .. } | RootSource::Host | RootSource::Unset => Found::default(),
     };
+    merge::merge(&mut spec, &config)?;
     resolve_references(engine, &mut spec)?;
     let id = Id::from_random(random()?);
     spec.network.mode.get_or_insert_with(|| default_network(engine));
@@ -86,38 +81,40 @@ pub fn event_of(record: &ContainerRecord, status: &str) -> Event {
 }
 
 /// An image as create needs it.
+#[derive(Default)]
 struct Found {
-    used: ImageUse,
+    used: Option<ImageUse>,
     layers: Vec<String>,
-    config: crate::model::image::ImageConfig,
+    config: ImageConfig,
 }
 
-/// The image in the store, fetched first if the policy says so.
-fn find_image(engine: &Engine, reference: &str, pull: &Pull) -> Result<Found> {
-    let local = match pull.policy {
-        PullPolicy::Always | PullPolicy::Newer => None,
-        PullPolicy::Missing | PullPolicy::Never => store::resolve(&engine.layout, reference)?,
-    };
+/// The image of that name: the store's, else one that is built in, else a registry's, as the policy says.
+fn find_image(
+    engine: &Engine,
+    spec: &mut ContainerSpec,
+    reference: &str,
+    pull: &Pull,
+    progress: &dyn Progress,
+) -> Result<Found> {
+    let here = matches!(pull.policy, PullPolicy::Missing | PullPolicy::Never);
+    let local = if here { store::resolve(&engine.layout, reference)? } else { None };
     let image = match local {
         Some(image) => image,
-        None if pull.policy == PullPolicy::Never => {
-            return Err(Failure::new(Kind::Engine, format!("{reference}: image not known"))
-                .hint("--pull=never does not fetch it; `coracle images` lists what there is")
-                .into());
+        None if here && builtin::is_host(reference) => {
+            spec.root = RootSource::Host;
+            return Ok(Found { config: builtin::host_config(), ..Found::default() });
         }
-        None => fetch(engine, reference, pull)?,
+        None => match here.then(|| builtin::provide(&engine.layout, &engine.privilege, reference)).transpose()?.flatten() {
+            Some(image) => image,
+            None => registry::ensure_image(engine, reference, pull, progress)?,
+        },
     };
     let used = ImageUse {
         id: image.id().to_owned(),
         name: image.name.as_ref().map_or_else(|| image.id().to_owned(), |name| name.name()),
         digest: image.digest().map(|digest| digest.as_str().to_owned()).unwrap_or_default(),
     };
-    Ok(Found { used, layers: image.layers(), config: image.config.config })
-}
-
-fn fetch(engine: &Engine, reference: &str, _pull: &Pull) -> Result<store::Image> {
-    store::resolve(&engine.layout, reference)?
-        .ok_or_else(|| Failure::new(Kind::Engine, format!("{reference}: image not known")).into())
+    Ok(Found { used: Some(used), layers: image.layers(), config: image.config.config })
 }
 
 /// Names of other containers become ids, so that a rename does not break them.

@@ -86,6 +86,8 @@ pub enum RootSource {
         /// `:idmap`.
         idmap: bool,
     },
+    /// The machine's own root file system under a throw-away overlay: the pseudo image `host`.
+    Host,
     /// Nothing yet.
     #[default]
     Unset,

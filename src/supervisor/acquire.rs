@@ -148,16 +148,25 @@ fn root(request: &Request<'_>) -> Result<OwnedFd> {
         true => Some(kernel_maps(&record.id_maps).namespace().context("make a user namespace for the id maps")?),
         false => None,
     };
+    let mut upper = overlay::Upper::under(&layout.container(&record.id));
+    let mut _scratch = None;
     let lower = match &record.spec.root {
         RootSource::Directory { path, overlay: false, .. } => return clone_path(Path::new(path), true),
         RootSource::Directory { path, overlay: true, .. } => vec![PathBuf::from(path)],
+        RootSource::Host => {
+            // The store lies on the very file system that is the lower directory, and overlayfs takes no upper directory
+            // inside a lower one: what the sandbox writes is kept in memory, and gone with it.
+            let (descriptor, inside) = source::scratch()?;
+            (_scratch, upper) = (Some(descriptor), inside);
+            vec![PathBuf::from("/")]
+        }
         RootSource::Image(_) | RootSource::Unset => {
             record.layers.iter().rev().map(|hex| layer::diff_path(layout, hex)).collect()
         }
     };
     overlay::Overlay {
         lower,
-        upper: Some(overlay::Upper::under(&layout.container(&record.id))),
+        upper: Some(upper),
         // Nobody reads the upper directory of a container that goes with its process after a crash.
         volatile: record.spec.lifecycle.remove,
         userxattr: request.privilege.rootless,

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Gid, Uid};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 /// Names the binary in a supervisor's environment.
@@ -225,6 +225,23 @@ pub(super) fn make_directory(rootfs: BorrowedFd<'_>, path: &str, owner: Option<(
         }
     }
     Ok(())
+}
+
+/// Upper and work directory on a new tmpfs, named through its descriptor: they are there as long as that is open. The
+/// overlay that is mounted on them keeps the tmpfs itself alive.
+pub(super) fn scratch() -> Result<(OwnedFd, overlay::Upper)> {
+    let make = || -> std::io::Result<OwnedFd> {
+        let context = mount::fsopen(c"tmpfs")?;
+        mount::fsconfig_string(context.as_fd(), c"mode", c"0755")?;
+        mount::fsconfig_create(context.as_fd())?;
+        mount::fsmount(context.as_fd(), 0)
+    };
+    let tmpfs = make().context("make a tmpfs for what is written")?;
+    for name in ["upper", "work"] {
+        mkdirat(&tmpfs, name, Mode::from_bits_truncate(0o755)).context("make a directory for what is written")?;
+    }
+    let directory = PathBuf::from(format!("/proc/self/fd/{}", tmpfs.as_raw_fd()));
+    Ok((tmpfs, overlay::Upper::under(&directory)))
 }
 
 /// A copy of another container's /dev/shm: cloned in its mount namespace, by a child that joins it.
