@@ -10,6 +10,7 @@ use crate::model::mount::{Mount, MountSource};
 use crate::model::network::NetworkMode;
 use crate::model::pull::{Pull, PullPolicy};
 use crate::model::user::UserNamespace;
+use crate::network::attach;
 use crate::state::container::{self, ContainerRecord, ImageUse, VERSION};
 use crate::state::event::{self, Event};
 use crate::state::file::{self, Durability};
@@ -49,7 +50,7 @@ pub fn create(engine: &Engine, wish: Wish, progress: &dyn Progress) -> Result<Co
     merge::merge(&mut spec, &config)?;
     resolve_references(engine, &mut spec)?;
     let id = Id::from_random(random()?);
-    spec.network.mode.get_or_insert_with(|| default_network(engine));
+    spec.network.mode.get_or_insert_with(|| attach::default_mode(engine.privilege.rootless));
     let id_maps = idmap::choose(engine, &mut spec)?;
     name_volumes(&mut spec)?;
     let mut record = ContainerRecord {
@@ -182,17 +183,6 @@ pub fn find(engine: &Engine, name: &str) -> Result<Id> {
 /// podman's words for a container that is not there.
 pub fn no_such(name: &str) -> anyhow::Error {
     Failure::new(Kind::Engine, format!("no container with name or ID {name:?} found: no such container")).into()
-}
-
-fn default_network(engine: &Engine) -> NetworkMode {
-    if engine.privilege.rootless {
-        NetworkMode::Pasta(Vec::new())
-    } else {
-        NetworkMode::Networks(vec![crate::model::network::Endpoint {
-            network: "coracle".to_owned(),
-            ..Default::default()
-        }])
-    }
 }
 
 /// Anonymous volumes get their names here, so that restarts find the same ones.

@@ -183,8 +183,7 @@ fn take(request: &Request<'_>, record: &mut Record<'_>, attached: &mut Attached)
         (NetworkMode::Networks(endpoints), Some(namespace)) => {
             networks(request, endpoints, namespace, record, attached)
         }
-        (NetworkMode::None, Some(namespace)) => {
-            netlink::within(namespace, loopback).context("join the container's network namespace")??;
+        (NetworkMode::None, _) => {
             attached.resolver = resolver(request.network, &[], false);
             Ok(())
         }

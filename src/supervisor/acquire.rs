@@ -14,6 +14,7 @@ use crate::model::id::Id;
 use crate::model::network::NetworkMode;
 use crate::model::resource::CgroupsMode;
 use crate::model::user::{IdMaps, IdRange};
+use crate::network::attach::{self, Attached};
 use crate::runtime::cgroup::{self, Cgroup, Manager};
 use crate::runtime::idmap;
 use crate::runtime::plan::{self, Plan, PlanOptions};
@@ -69,6 +70,8 @@ pub struct Acquired {
     pub rootfs: OwnedFd,
     /// The cgroup; absent with `--cgroups=disabled`.
     pub cgroup: Option<Cgroup>,
+    /// Its networks: addresses, ports, and the name server to poll.
+    pub network: Attached,
     /// The container's network namespace, where it has one of its own.
     pub network_namespace: Option<OwnedFd>,
     /// What must be released.
@@ -79,7 +82,7 @@ pub struct Acquired {
 pub fn acquire(request: &Request<'_>, intend: &mut dyn FnMut(&Attachments) -> Result<()>) -> Result<Acquired> {
     let (layout, record, spec) = (request.layout, request.record, &request.record.spec);
     let rootfs = root(request)?;
-    let accounts = Accounts::read(rootfs.as_fd())?;
+    let accounts = Accounts::read(rootfs.as_fd(), spec.network.hosts_file.as_deref() == Some("image"))?;
     let user = accounts.resolve(spec)?;
     work_directory(request, rootfs.as_fd(), &user)?;
     let mut namespaces = joined(layout, spec)?;
@@ -89,8 +92,9 @@ pub fn acquire(request: &Request<'_>, intend: &mut dyn FnMut(&Attachments) -> Re
     }
     let mut held = Attachments::default();
     let hostname = hostname(record)?;
+    let network = connect(request, &hostname, network_namespace.as_ref(), &mut held, intend)?;
     let mut sources = source::all(request, rootfs.as_fd(), &user)?;
-    let inside = etc::Inside { user: &user, accounts: &accounts, hostname: &hostname };
+    let inside = etc::Inside { user: &user, accounts: &accounts, hostname: &hostname, network: &network };
     sources.extend(etc::files(request, &inside)?);
     let (prepared, descriptors): (Vec<Prepared>, Vec<OwnedFd>) = sources.into_iter().unzip();
     let facts = facts(request, user, prepared, hostname)?;
@@ -115,7 +119,34 @@ pub fn acquire(request: &Request<'_>, intend: &mut dyn FnMut(&Attachments) -> Re
         ..PlanOptions::default()
     };
     let plan = plan::plan(&bundle.spec, options)?;
-    Ok(Acquired { spec: bundle.spec, plan, rootfs, cgroup, network_namespace, held })
+    Ok(Acquired { spec: bundle.spec, plan, rootfs, cgroup, network, network_namespace, held })
+}
+
+/// Connect the network namespace as the record asks for.
+fn connect(
+    request: &Request<'_>,
+    hostname: &str,
+    namespace: Option<&OwnedFd>,
+    held: &mut Attachments,
+    intend: &mut dyn FnMut(&Attachments) -> Result<()>,
+) -> Result<Attached> {
+    let record = request.record;
+    let wanted = attach::Request {
+        id: &record.id,
+        name: &record.name,
+        hostname,
+        aliases: &[],
+        namespace: namespace.map(AsFd::as_fd),
+        network: &record.spec.network,
+        layout: request.layout,
+        rootless: request.privilege.rootless,
+    };
+    let attached = attach::up(&wanted, &mut |attached| {
+        held.network = serde_json::to_value(attached)?;
+        intend(held)
+    })?;
+    held.network = serde_json::to_value(&attached)?;
+    Ok(attached)
 }
 
 /// The cgroup with its limits.
@@ -193,18 +224,24 @@ pub(super) fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
     mount::clone_tree(nix::fcntl::AT_FDCWD, &text, recursive).with_context(|| format!("bind {}", path.display()))
 }
 
-/// The image's passwd and group.
+/// The image's passwd and group, and its hosts where they are asked for.
 pub(super) struct Accounts {
     /// Text of /etc/passwd; empty when there is none.
     pub passwd: String,
     /// Text of /etc/group; empty when there is none.
     pub group: String,
+    /// Text of /etc/hosts, for `--hosts-file image`.
+    pub hosts: String,
 }
 
 impl Accounts {
-    /// Read both, without following anything out of the root.
-    pub fn read(rootfs: BorrowedFd<'_>) -> Result<Accounts> {
-        Ok(Accounts { passwd: read_inside(rootfs, "etc/passwd")?, group: read_inside(rootfs, "etc/group")? })
+    /// Read them, without following anything out of the root.
+    pub fn read(rootfs: BorrowedFd<'_>, hosts: bool) -> Result<Accounts> {
+        Ok(Accounts {
+            passwd: read_inside(rootfs, "etc/passwd")?,
+            group: read_inside(rootfs, "etc/group")?,
+            hosts: if hosts { read_inside(rootfs, "etc/hosts")? } else { String::new() },
+        })
     }
 
     fn resolve(&self, spec: &ContainerSpec) -> Result<user::Resolved> {
@@ -362,12 +399,24 @@ fn hard_limit(resource: nix::sys::resource::Resource) -> u64 {
     nix::sys::resource::getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard)
 }
 
-/// Give back what is held. Idempotent: what is gone already is no error.
-pub fn release(held: &Attachments) -> Result<()> {
-    if !held.cgroup.is_null() {
-        let saved = serde_json::from_value(held.cgroup.clone()).context("read the cgroup that is held")?;
-        let mut cgroup = Cgroup::open(saved);
-        cgroup.kill().and_then(|()| cgroup.delete()).context("remove the container's cgroup")?;
+/// Give back what is held, all that can be; the first error is told. Idempotent: what is gone already is no error.
+pub fn release(layout: &Layout, held: &Attachments) -> Result<()> {
+    let cgroup = release_cgroup(held);
+    let network = match held.network.is_null() {
+        true => Ok(()),
+        false => serde_json::from_value::<Attached>(held.network.clone())
+            .map_err(anyhow::Error::from)
+            .and_then(|attached| attach::down(&attached, layout))
+            .context("disconnect the container's network"),
+    };
+    cgroup.and(network)
+}
+
+fn release_cgroup(held: &Attachments) -> Result<()> {
+    if held.cgroup.is_null() {
+        return Ok(());
     }
-    Ok(())
+    let saved = serde_json::from_value(held.cgroup.clone()).context("read the cgroup that is held")?;
+    let mut cgroup = Cgroup::open(saved);
+    cgroup.kill().and_then(|()| cgroup.delete()).context("remove the container's cgroup")
 }

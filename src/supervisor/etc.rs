@@ -10,6 +10,7 @@ use crate::bundle::mount::Prepared;
 use crate::bundle::user::{Resolved, accounts};
 use crate::model::container::NamespaceMode;
 use crate::model::network::NetworkMode;
+use crate::network::attach::Attached;
 use crate::state::file::{self, Durability};
 use anyhow::{Context, Result};
 use std::os::fd::OwnedFd;
@@ -24,6 +25,8 @@ pub(super) struct Inside<'a> {
     pub accounts: &'a Accounts,
     /// The name.
     pub hostname: &'a str,
+    /// How it is connected.
+    pub network: &'a Attached,
 }
 
 /// Write them and bind them, but those whose place the user mounts over.
@@ -49,7 +52,7 @@ pub(super) fn files(request: &Request<'_>, inside: &Inside<'_>) -> Result<Vec<(P
     )?;
     if own_network {
         add("/etc/hosts", (!network.no_hosts).then(|| hosts(request, inside)).transpose()?)?;
-        add("/etc/resolv.conf", (!network.dns_none).then(|| resolv_conf(request)))?;
+        add("/etc/resolv.conf", inside.network.resolv_text())?;
     }
     add("/run/.containerenv", Some(container_env(request)))?;
     if spec.process.passwd.unwrap_or(true) {
@@ -66,54 +69,20 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
         .with_context(|| format!("write {}", path.display()))
 }
 
+/// Built on the host's file, as podman's (containers.conf(5), base_hosts_file).
 fn hosts(request: &Request<'_>, inside: &Inside<'_>) -> Result<String> {
     let network = &request.record.spec.network;
-    let mut text = match network.hosts_file.as_deref() {
+    let base = match network.hosts_file.as_deref() {
         Some("none") => String::new(),
-        Some(path) if path != "image" => std::fs::read_to_string(path).with_context(|| format!("read {path}"))?,
-        _ if network.mode == Some(NetworkMode::Host) => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
-        _ => String::new(),
+        Some("image") => inside.accounts.hosts.clone(),
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("read {path}"))?,
+        None => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
     };
-    let mut line = |address: &str, names: &str| {
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str(&format!("{address}\t{names}\n"));
-    };
-    for (name, address) in &network.add_hosts {
-        line(address, name);
-    }
-    line("127.0.0.1", "localhost localhost.localdomain localhost4 localhost4.localdomain4");
-    line("::1", "localhost localhost.localdomain localhost6 localhost6.localdomain6");
-    if matches!(network.mode, Some(NetworkMode::None)) {
-        line("127.0.0.1", &format!("{} {}", inside.hostname, request.record.name));
+    let mut text = inside.network.hosts_text(network, &base)?;
+    if network.mode == Some(NetworkMode::None) {
+        text.push_str(&format!("127.0.0.1\t{} {}\n", inside.hostname, request.record.name));
     }
     Ok(text)
-}
-
-fn resolv_conf(request: &Request<'_>) -> String {
-    let network = &request.record.spec.network;
-    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let own = !network.dns.is_empty();
-    let mut lines: Vec<String> = network.dns.iter().map(|address| format!("nameserver {address}")).collect();
-    for line in host.lines() {
-        let keep = match line.split_whitespace().next() {
-            Some("nameserver") => !own,
-            Some("search" | "domain") => network.dns_search.is_empty(),
-            Some("options") => network.dns_options.is_empty(),
-            _ => false,
-        };
-        if keep {
-            lines.push(line.to_owned());
-        }
-    }
-    if !network.dns_search.is_empty() && network.dns_search != ["."] {
-        lines.insert(0, format!("search {}", network.dns_search.join(" ")));
-    }
-    if !network.dns_options.is_empty() {
-        lines.push(format!("options {}", network.dns_options.join(" ")));
-    }
-    lines.join("\n") + "\n"
 }
 
 /// What toolbx, distrobox and systemd look for.
