@@ -14,7 +14,10 @@ mod global;
 pub mod present;
 mod pid1;
 mod runtime;
+mod login;
+mod logout;
 mod pull;
+mod search;
 mod table;
 
 mod create;

@@ -37,7 +37,10 @@ pub const VERBS: &[Entry] = &[
     verb!("completion" => completion, Outside),
     verb!("create" => create, Inside),
     verb!("document" => document, Outside),
+    verb!("login" => login, Outside),
+    verb!("logout" => logout, Outside),
     verb!("pull" => pull, Inside),
+    verb!("search" => search, Outside),
     verb!("version" => version, Outside),
 ];
 

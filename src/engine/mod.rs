@@ -6,7 +6,9 @@
 pub mod create;
 mod idmap;
 mod merge;
+pub mod login;
 pub mod registry;
+pub mod search;
 
 use crate::host::userns::Privilege;
 use crate::state::layout::Layout;

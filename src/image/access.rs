@@ -97,6 +97,15 @@ impl Network {
                 self.auth.find(&key).context("read credentials")?
             }
         };
+        self.registry_with(name, insecure, credentials)
+    }
+
+    /// A registry with these credentials, whatever the files say (`login`).
+    pub fn registry_as(&self, name: &str, insecure: bool, credentials: Credentials) -> Result<Registry> {
+        self.registry_with(name, insecure, Some(credentials))
+    }
+
+    fn registry_with(&self, name: &str, insecure: bool, credentials: Option<Credentials>) -> Result<Registry> {
         let delay = match (&self.access.retry_delay, &self.conf.retry_delay) {
             (Some(delay), _) => Some(*delay),
             (None, Some(text)) => Some(parse_delay(text).context("read retry_delay of containers.conf")?),
