@@ -4,6 +4,7 @@
 //! network, volumes of type mount) is told to the caller as an intent before it is taken, so that the next command can
 //! give it back from `attachments.json`. Mounts are detached and die with their descriptors: there is nothing to release.
 
+use super::confinement;
 use super::etc;
 use super::source;
 use crate::bundle::{self, Facts, mount::Prepared, user};
@@ -155,17 +156,13 @@ fn cgroup(request: &Request<'_>, oci: &Spec) -> Result<Option<Cgroup>> {
     if record.spec.cgroups == CgroupsMode::Disabled {
         return Ok(None);
     }
-    let manager = match request.cgroup_manager {
-        Some("systemd") => Manager::Systemd,
-        _ => Manager::Cgroupfs,
-    };
     let linux = oci.linux().as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let wanted = cgroup::Request {
         id: record.id.as_str(),
         path,
         resources: linux.and_then(|linux| linux.resources().as_ref()),
-        manager,
+        manager: manager(request),
         rootless: request.privilege.rootless,
         everywhere: false,
     };
@@ -363,6 +360,7 @@ fn hostname(record: &ContainerRecord) -> Result<String> {
 }
 
 fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, hostname: String) -> Result<Facts> {
+    use nix::sys::resource::Resource::{RLIMIT_NOFILE, RLIMIT_NPROC};
     let (record, privilege) = (request.record, request.privilege);
     let spec = &record.spec;
     let mut block_devices = bundle::resource::BlockDevices::new();
@@ -375,24 +373,45 @@ fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, h
         rootless: privilege.rootless,
         single_id: privilege.single,
         cgroup_v2: crate::host::is_cgroup_v2(),
-        cgroups_path: None,
-        default_pids_limit: None,
+        cgroups_path: spec.cgroup_parent.as_ref().map(|parent| format!("{parent}/{}", record.id)),
+        default_pids_limit: may_limit_pids(request).then_some(DEFAULT_PIDS),
         hostname,
         prepared,
         devices: device::asked(&spec.devices)?,
         host_devices: if spec.security.privileged { device::of_host(privilege.rootless) } else { Vec::new() },
         block_devices,
-        hard_limits: (
-            hard_limit(nix::sys::resource::Resource::RLIMIT_NOFILE),
-            hard_limit(nix::sys::resource::Resource::RLIMIT_NPROC),
-        ),
-        may_raise_limits: false,
-        apparmor: None,
-        selinux: None,
+        hard_limits: (hard_limit(RLIMIT_NOFILE), hard_limit(RLIMIT_NPROC)),
+        may_raise_limits: !privilege.rootless && may_raise_limits(),
+        apparmor: confinement::apparmor(&spec.security)?,
+        selinux: confinement::selinux(&spec.security)?,
         environment: Vec::new(),
         console_size: request.console_size,
         systemd: bundle::wants_systemd(spec),
     })
+}
+
+/// podman's default (containers.conf(5), pids_limit).
+const DEFAULT_PIDS: i64 = 2048;
+
+/// A limit that nobody asked for is set where it can be, and is no reason to fail where it cannot.
+fn may_limit_pids(request: &Request<'_>) -> bool {
+    if request.record.spec.cgroups == CgroupsMode::Disabled {
+        return false;
+    }
+    // Root may set it wherever there is a pids controller; only for a user is it worth to look what was delegated.
+    !request.privilege.rootless || cgroup::controllers(manager(request), true).contains("pids")
+}
+
+fn manager(request: &Request<'_>) -> Manager {
+    match request.cgroup_manager {
+        Some("systemd") => Manager::Systemd,
+        _ => Manager::Cgroupfs,
+    }
+}
+
+fn may_raise_limits() -> bool {
+    let bit = 1_u64 << caps::Capability::CAP_SYS_RESOURCE.index();
+    crate::sys::capability::get().is_ok_and(|sets| sets.effective & bit != 0)
 }
 
 fn hard_limit(resource: nix::sys::resource::Resource) -> u64 {

@@ -3,6 +3,7 @@
 
 pub mod acquire;
 pub mod client;
+mod confinement;
 mod etc;
 pub mod exit;
 pub mod log;
