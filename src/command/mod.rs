@@ -16,6 +16,7 @@ mod pid1;
 mod runtime;
 mod login;
 mod logout;
+mod network;
 mod pull;
 mod search;
 mod table;

@@ -7,6 +7,7 @@ pub mod create;
 mod idmap;
 mod merge;
 pub mod login;
+pub mod network;
 pub mod registry;
 pub mod search;
 

@@ -403,7 +403,9 @@ fn member(request: &Request<'_>, interface: &Interface, ports: Vec<Publication>)
         id: request.id.to_string(),
         name: request.name.to_owned(),
         names,
-        addresses: interface.addresses.iter().map(|subnet| subnet.address).collect(),
+        interface: interface.name.clone(),
+        mac: interface.mac.clone(),
+        addresses: interface.addresses.clone(),
         ports,
         supervisor_pid: std::process::id(),
     }

@@ -3,14 +3,16 @@
 use crate::failure::{Failure, Kind};
 use crate::model::id::Id;
 use crate::model::subnet::{Subnet, from_number, number};
-use crate::network::attach::DEFAULT_NETWORK;
+use crate::network::attach::{DEFAULT_NETWORK, canonical_name};
 use crate::network::host::store_tag;
 use crate::network::link;
+use crate::network::option::{self, Options};
 use crate::state::layout::Layout;
-use crate::state::network::{self, Driver, Ipam, NetworkRecord, Pool, VERSION};
+use crate::state::network::{self, Driver, Ipam, NetworkRecord, Pool, StaticRoute, VERSION};
 use crate::sys::netlink::{Family, Socket};
-use anyhow::{Context, Result};
-use std::io::Read;
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 
 /// What the host and our own networks have taken already.
@@ -98,6 +100,228 @@ impl Taken {
 /// Bridges of stores other than the usual one bear its number, so that two stores never share one.
 fn bridge_prefix(layout: &Layout) -> String {
     store_tag(layout).map_or_else(|| "coracle".to_owned(), |tag| format!("cor{tag:06x}-"))
+}
+
+/// A network as it is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Its name; absent: that of its bridge.
+    pub name: Option<String>,
+    /// What makes the links.
+    pub driver: Driver,
+    /// Subnets; none: a free one of IPv4, and with `ipv6` one of IPv6 too.
+    pub subnets: Vec<Pool>,
+    /// Static routes inside.
+    pub routes: Vec<StaticRoute>,
+    /// `--ipv6`.
+    pub ipv6: bool,
+    /// `--internal`.
+    pub internal: bool,
+    /// `--disable-dns`.
+    pub disable_dns: bool,
+    /// `--dns`.
+    pub dns_servers: Vec<IpAddr>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--opt`.
+    pub options: BTreeMap<String, String>,
+    /// `--ipam-driver`; absent: what suits the driver.
+    pub ipam: Option<Ipam>,
+    /// `--interface-name`.
+    pub interface: Option<String>,
+}
+
+/// Words of `--network` that can be no network's name.
+const RESERVED: [&str; 9] = ["none", "host", "private", "slirp4netns", "pasta", "container", "ns", "default", "pod"];
+
+/// Make a network: everything is checked before anything is written.
+pub fn create(layout: &Layout, wish: Wish) -> Result<NetworkRecord> {
+    let mut options = wish.options;
+    let meant = option::parse(wish.driver, &options)?;
+    let taken = taken(layout)?;
+    let interface = interface(layout, &taken, wish.driver, wish.interface, &mut options, &meant)?;
+    let name = match wish.name {
+        Some(name) => name,
+        None => free_name(layout)?,
+    };
+    check_name(layout, &name)?;
+    let ipam = wish.ipam.unwrap_or_default();
+    let has_gateway = wish.driver == Driver::Bridge && !(wish.internal && wish.disable_dns) && !meant.unmanaged;
+    let mut subnets = wish.subnets;
+    if ipam == Ipam::None {
+        ensure!(subnets.is_empty(), "the none ipam driver gives no addresses, so there can be no --subnet");
+    } else if wish.driver == Driver::Bridge {
+        add_free_subnets(&taken, wish.ipv6, &mut subnets)?;
+    } else if subnets.is_empty() {
+        return Err(Failure::new(Kind::Engine, format!("{} network {name} without --subnet", wish.driver.as_str()))
+            .hint("addresses by DHCP are not had: name the parent's subnet with --subnet, or take --ipam-driver none")
+            .into());
+    }
+    for pool in &mut subnets {
+        complete(pool, has_gateway)?;
+    }
+    check_subnets(&taken, wish.driver, &subnets)?;
+    check_routes(&wish.routes, &subnets)?;
+    let record = NetworkRecord {
+        version: VERSION,
+        name,
+        id: random_id()?,
+        driver: wish.driver,
+        interface,
+        created_ns: crate::state::event::now_ns(),
+        ipv6: wish.ipv6 || subnets.iter().any(|pool| pool.subnet.address.is_ipv6()),
+        subnets,
+        routes: wish.routes,
+        internal: wish.internal,
+        dns: !wish.disable_dns && wish.driver == Driver::Bridge && ipam != Ipam::None,
+        dns_servers: wish.dns_servers,
+        labels: wish.labels,
+        options,
+        ipam,
+    };
+    network::create(layout, &record).map_err(|error| {
+        let exists =
+            error.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == ErrorKind::AlreadyExists);
+        if exists { already(&record.name) } else { error }
+    })?;
+    Ok(record)
+}
+
+/// A name when none was given: `coracle1`, `coracle2`, …
+fn free_name(layout: &Layout) -> Result<String> {
+    let known = network::list(layout)?;
+    let mut names = (1u32..).map(|number| format!("{DEFAULT_NETWORK}{number}"));
+    names.find(|name| known.iter().all(|record| record.name != *name)).context("find a free name")
+}
+
+/// The error for a name that is taken.
+pub fn already(name: &str) -> anyhow::Error {
+    Failure::new(Kind::Engine, format!("network name {name} already used: network already exists")).into()
+}
+
+fn check_name(layout: &Layout, name: &str) -> Result<()> {
+    crate::model::id::check_name(name).with_context(|| format!("network name {name} invalid"))?;
+    if RESERVED.contains(&name) {
+        bail!(
+            "cannot create network with name \"{name}\" because it conflicts with a valid network mode: invalid argument"
+        );
+    }
+    if canonical_name(name) == DEFAULT_NETWORK || network::load(layout, name)?.is_some() {
+        return Err(already(name));
+    }
+    Ok(())
+}
+
+/// The bridge's name, or the parent's.
+fn interface(
+    layout: &Layout,
+    taken: &Taken,
+    driver: Driver,
+    wanted: Option<String>,
+    options: &mut BTreeMap<String, String>,
+    meant: &Options,
+) -> Result<String> {
+    if driver != Driver::Bridge {
+        options.remove("parent");
+        let parent = meant.parent.clone().or(wanted).unwrap_or_default();
+        if !parent.is_empty() && !taken.links.contains(&parent) {
+            bail!("parent interface {parent} does not exist: invalid argument");
+        }
+        return Ok(parent);
+    }
+    match wanted.or_else(|| meant.bridge.clone()) {
+        None => Ok(taken.free_bridge(layout)),
+        Some(name) => {
+            option::check_link_name(&name)?;
+            if taken.links.contains(&name) && !meant.unmanaged {
+                bail!("bridge name {name} already in use: invalid argument");
+            }
+            Ok(name)
+        }
+    }
+}
+
+fn add_free_subnets(taken: &Taken, ipv6: bool, subnets: &mut Vec<Pool>) -> Result<()> {
+    let pool = |subnet| Pool { subnet, gateway: None, range: None };
+    if subnets.is_empty() {
+        subnets.push(pool(taken.free_ipv4(0)?));
+    }
+    if ipv6 && !subnets.iter().any(|pool| pool.subnet.address.is_ipv6()) {
+        subnets.push(pool(taken.free_ipv6(random()?)));
+    }
+    if ipv6 && !subnets.iter().any(|pool| pool.subnet.address.is_ipv4()) {
+        subnets.push(pool(taken.free_ipv4(0)?));
+    }
+    Ok(())
+}
+
+/// Fill in the gateway, and see that everything lies in the subnet.
+fn complete(pool: &mut Pool, has_gateway: bool) -> Result<()> {
+    pool.subnet = pool.subnet.network();
+    let bits = if pool.subnet.address.is_ipv4() { 32 } else { 128 };
+    ensure!(pool.subnet.prefix < bits, "subnet {} has no room for a container: invalid argument", pool.subnet);
+    if let Some(gateway) = pool.gateway
+        && !pool.subnet.contains(gateway)
+    {
+        bail!("gateway {gateway} not in subnet {}: invalid argument", pool.subnet);
+    }
+    if has_gateway && pool.gateway.is_none() {
+        pool.gateway = Some(pool.subnet.first_host());
+    }
+    if let Some((first, last)) = pool.range {
+        for end in [first, last] {
+            ensure!(
+                pool.subnet.contains(end),
+                "lease range address {end} not in subnet {}: invalid argument",
+                pool.subnet
+            );
+        }
+        ensure!(first <= last, "lease range {first} to {last} is empty: invalid argument");
+    }
+    Ok(())
+}
+
+fn check_subnets(taken: &Taken, driver: Driver, subnets: &[Pool]) -> Result<()> {
+    for (index, pool) in subnets.iter().enumerate() {
+        if let Some(other) = subnets[..index].iter().find(|other| other.subnet.overlaps(pool.subnet)) {
+            bail!("subnet {} overlaps subnet {} of the same network: invalid argument", pool.subnet, other.subnet);
+        }
+        // A macvlan's subnet is its parent's.
+        if driver == Driver::Bridge
+            && let Some(owner) = taken.owner(pool.subnet)
+        {
+            return Err(Failure::new(
+                Kind::Engine,
+                format!("subnet {} is already used on the host or by another config: {owner} has it", pool.subnet),
+            )
+            .hint("leave --subnet out to get a free one")
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn check_routes(routes: &[StaticRoute], subnets: &[Pool]) -> Result<()> {
+    for route in routes {
+        ensure!(
+            route.gateway.is_ipv4() == route.destination.address.is_ipv4(),
+            "route {} via {}: of two address families: invalid argument",
+            route.destination,
+            route.gateway
+        );
+        ensure!(
+            route.destination.network() == route.destination,
+            "route {}: not the address of a network: invalid argument",
+            route.destination
+        );
+        ensure!(
+            subnets.iter().any(|pool| pool.subnet.contains(route.gateway)),
+            "route {} via {}: the gateway is in none of the network's subnets: invalid argument",
+            route.destination,
+            route.gateway
+        );
+    }
+    Ok(())
 }
 
 /// The default network, made on first use. Two starts at once: the second takes what the first made.

@@ -42,6 +42,14 @@ impl Host {
         Ok(Host { namespace, route, firewall })
     }
 
+    /// The namespace of this user's bridges; `None`: there is none, so there are no bridges.
+    pub fn of_user(layout: &Layout, rootless: bool) -> Result<Option<Host>> {
+        if rootless {
+            return Ok(None);
+        }
+        Host::open(None, layout).map(Some)
+    }
+
     /// The route socket.
     pub fn route(&self) -> &Socket {
         &self.route
@@ -133,26 +141,24 @@ impl Host {
         Ok(index)
     }
 
-    /// Add zones and ports to the rules; if another tool flushed them, put back those of all networks.
+    /// Add zones and ports to the rules; if another tool flushed them or changed them, put back those of all networks.
     pub fn publish(&self, layout: &Layout, zones: &[Zone], ports: &[Publication]) -> Result<()> {
-        for _ in 0..2 {
-            if self.firewall.is_there()? {
-                let _guard = firewall_lock(layout, Mode::Shared)?;
-                match self.firewall.add(zones, ports) {
-                    Err(error) if is_missing(&error) => continue,
-                    result => return result,
-                }
-            }
-            let _guard = firewall_lock(layout, Mode::Exclusive)?;
-            if !self.firewall.is_there()? {
-                let (mut all_zones, mut all_ports) = wanted(layout)?;
-                all_zones.extend_from_slice(zones);
-                all_ports.extend_from_slice(ports);
-                return self.firewall.establish(&all_zones, &all_ports);
+        if self.firewall.is_there()? {
+            let _guard = firewall_lock(layout, Mode::Shared)?;
+            if self.firewall.add(zones, ports).is_ok() {
+                return Ok(());
             }
         }
         let _guard = firewall_lock(layout, Mode::Exclusive)?;
-        self.firewall.add(zones, ports)
+        // Somebody else may have put them back while we waited.
+        if self.firewall.is_there()? && self.firewall.add(zones, ports).is_ok() {
+            return Ok(());
+        }
+        let (mut all_zones, mut all_ports) = wanted(layout)?;
+        all_zones.extend(zones.iter().filter(|zone| !all_zones.contains(zone)).cloned().collect::<Vec<_>>());
+        all_ports.extend_from_slice(ports);
+        dedup(&mut all_ports);
+        self.firewall.establish(&all_zones, &all_ports)
     }
 
     /// Put back the rules of all networks, whatever is there (`network reload`).
@@ -163,10 +169,11 @@ impl Host {
     }
 
     /// Remove a network's bridge and rules.
-    pub fn forget(&self, record: &NetworkRecord, options: &Options) -> Result<()> {
+    pub fn forget(&self, layout: &Layout, record: &NetworkRecord, options: &Options) -> Result<()> {
         if record.driver != Driver::Bridge || options.unmanaged {
             return Ok(());
         }
+        let _guard = firewall_lock(layout, Mode::Shared)?;
         self.firewall.forget(&zone(record, options))?;
         link::remove_now(&self.route, &record.interface)
     }
@@ -206,10 +213,17 @@ fn wanted(layout: &Layout) -> Result<(Vec<Zone>, Vec<Publication>)> {
             ports.extend(member.ports);
         }
     }
-    // Two members that claim one port cannot be (it is bound), but a stale file can.
-    ports.sort_unstable();
-    ports.dedup_by_key(|port| (port.host, port.port, port.protocol, port.target.is_ipv4()));
+    dedup(&mut ports);
     Ok((zones, ports))
+}
+
+/// Two living members never claim one port (it is bound), but a dead one's file may claim what a living one has: the
+/// last that is listed stays.
+fn dedup(ports: &mut Vec<Publication>) {
+    let key = |port: &Publication| (port.host, port.port, port.protocol, port.target.is_ipv4());
+    ports.reverse();
+    ports.sort_by_key(key);
+    ports.dedup_by_key(|port| key(port));
 }
 
 /// A network as the rules see it.
@@ -236,13 +250,6 @@ fn firewall_lock(layout: &Layout, mode: Mode) -> Result<lock::Guard> {
         }
     }
     lock::lock(&path, Rank::Network, mode)
-}
-
-fn is_missing(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|cause| cause.raw_os_error() == Some(nix::libc::ENOENT))
 }
 
 /// What a bridge needs of the kernel besides its address.

@@ -137,8 +137,12 @@ pub struct Member {
     pub name: String,
     /// All names it answers to on this network, lower case.
     pub names: Vec<String>,
-    /// Its addresses on this network.
-    pub addresses: Vec<IpAddr>,
+    /// Name of its link inside.
+    pub interface: String,
+    /// Its hardware address.
+    pub mac: String,
+    /// Its addresses on this network, with the length of the network part.
+    pub addresses: Vec<Subnet>,
     /// What it publishes through this network.
     pub ports: Vec<Publication>,
     /// The supervisor, to tell a stale file.

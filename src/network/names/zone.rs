@@ -116,11 +116,11 @@ impl Cached {
         self.names.clear();
         self.addresses.clear();
         for member in network::members(layout, &self.name).unwrap_or_default() {
-            for address in &member.addresses {
-                self.addresses.insert(*address, member.name.clone());
+            for subnet in &member.addresses {
+                self.addresses.insert(subnet.address, member.name.clone());
             }
             for name in member.names {
-                self.names.entry(name).or_default().extend(&member.addresses);
+                self.names.entry(name).or_default().extend(member.addresses.iter().map(|subnet| subnet.address));
             }
         }
     }
@@ -136,7 +136,7 @@ mod tests {
             id: id.to_owned(),
             name: names[0].to_owned(),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
-            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            addresses: addresses.iter().map(|address| format!("{address}/24").parse().unwrap()).collect(),
             ..Member::default()
         }
     }

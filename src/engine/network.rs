@@ -1,0 +1,188 @@
+//! Networks: make, find, show, change and remove them; join and leave them while a container lives.
+
+use crate::engine::Engine;
+use crate::failure::{Failure, Kind};
+use crate::model::id::Id;
+use crate::model::network::NetworkMode;
+use crate::network::attach::{DEFAULT_NETWORK, canonical_name};
+use crate::network::create::{self, Wish};
+use crate::network::host::Host;
+use crate::network::option;
+use crate::state::container::{self, ContainerRecord};
+use crate::state::event::{self, Event};
+use crate::state::network::{self, Member, NetworkRecord};
+use anyhow::{Context, Result};
+use std::net::IpAddr;
+
+/// Make a network. `ignore`: one of that name is as good.
+pub fn create(engine: &Engine, wish: Wish, ignore: bool) -> Result<NetworkRecord> {
+    if ignore
+        && let Some(name) = &wish.name
+        && let Some(record) = find_exact(engine, name)?
+    {
+        return Ok(record);
+    }
+    let record = create::create(&engine.layout, wish)?;
+    tell(engine, &record, "create", "");
+    Ok(record)
+}
+
+/// All networks by name, with the default one, which is made if it is not there yet.
+pub fn list(engine: &Engine) -> Result<Vec<NetworkRecord>> {
+    let mut records = network::list(&engine.layout)?;
+    if !records.iter().any(|record| record.name == DEFAULT_NETWORK) {
+        records.push(create::default(&engine.layout)?);
+        records.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    Ok(records)
+}
+
+/// Find a network by name, or by the beginning of its id.
+///
+/// # Errors
+/// Exit code 1 when there is none.
+pub fn find(engine: &Engine, wanted: &str) -> Result<NetworkRecord> {
+    if let Some(record) = find_exact(engine, wanted)? {
+        return Ok(record);
+    }
+    let is_id = !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut matching = match is_id {
+        true => list(engine)?.into_iter().filter(|record| record.id.as_str().starts_with(wanted)).collect(),
+        false => Vec::new(),
+    };
+    match (matching.pop(), matching.is_empty()) {
+        (Some(record), true) => Ok(record),
+        (Some(_), false) => {
+            Err(Failure::new(Kind::Engine, format!("more than one result for network ID {wanted}")).into())
+        }
+        (None, _) => {
+            let message = format!("unable to find network with name or ID {wanted}: network not found");
+            Err(Failure::new(Kind::Missing, message).into())
+        }
+    }
+}
+
+fn find_exact(engine: &Engine, wanted: &str) -> Result<Option<NetworkRecord>> {
+    let name = canonical_name(wanted);
+    match network::load(&engine.layout, name)? {
+        None if name == DEFAULT_NETWORK => create::default(&engine.layout).map(Some),
+        found => Ok(found),
+    }
+}
+
+/// Who is on a network now.
+pub fn members(engine: &Engine, record: &NetworkRecord) -> Result<Vec<Member>> {
+    network::members(&engine.layout, &record.name)
+}
+
+/// The containers that name a network, running or not.
+pub fn users(engine: &Engine, record: &NetworkRecord) -> Result<Vec<ContainerRecord>> {
+    let mut users = Vec::new();
+    for id in container::list(&engine.layout)? {
+        // A container that is being made or removed right now is no user that can be told.
+        if let Ok(container) = ContainerRecord::load(&engine.layout, &id)
+            && joins(&container, &record.name)
+        {
+            users.push(container);
+        }
+    }
+    Ok(users)
+}
+
+fn joins(container: &ContainerRecord, network: &str) -> bool {
+    match &container.spec.network.mode {
+        Some(NetworkMode::Networks(endpoints)) => {
+            endpoints.iter().any(|endpoint| canonical_name(&endpoint.network) == network)
+        }
+        _ => false,
+    }
+}
+
+/// Remove a network that nobody uses, with its bridge and rules.
+///
+/// # Errors
+/// Exit code 2 when containers use it.
+pub fn remove(engine: &Engine, record: &NetworkRecord) -> Result<()> {
+    if record.name == DEFAULT_NETWORK {
+        return Err(Failure::new(Kind::Engine, format!("default network {DEFAULT_NETWORK} cannot be removed")).into());
+    }
+    if !users(engine, record)?.is_empty() {
+        let message = format!(
+            "\"{}\" has associated containers with it. Use -f to forcefully delete containers and pods: network is being used",
+            record.name
+        );
+        return Err(Failure::new(Kind::InUse, message).into());
+    }
+    let options = option::parse(record.driver, &record.options)?;
+    // Without a bridge there is nothing in the kernel; an ordinary user has no right to ask either.
+    if let Some(host) = Host::of_user(&engine.layout, engine.privilege.rootless)? {
+        host.forget(&engine.layout, record, &options)?;
+    }
+    network::remove(&engine.layout, &record.name)?;
+    tell(engine, record, "remove", "");
+    Ok(())
+}
+
+/// `network rm --force`: remove the containers that use it. `time_s`: how long running ones may take to stop.
+pub fn remove_users(engine: &Engine, record: &NetworkRecord, _time_s: Option<i64>) -> Result<()> {
+    let Some(first) = users(engine, record)?.into_iter().next() else { return Ok(()) };
+    Err(Failure::new(Kind::Engine, format!("remove container {} of network {}", first.name, record.name))
+        .hint(format!("`coracle rm --force {}` removes it", first.name))
+        .into())
+}
+
+/// Whether a network would be pruned: no container names it and it is not the default one.
+pub fn is_unused(engine: &Engine, record: &NetworkRecord) -> Result<bool> {
+    Ok(record.name != DEFAULT_NETWORK && users(engine, record)?.is_empty())
+}
+
+/// `network update`: other servers for what is no container's name.
+pub fn update(engine: &Engine, record: &NetworkRecord, add: &[IpAddr], drop: &[IpAddr]) -> Result<NetworkRecord> {
+    let mut record = record.clone();
+    for server in drop {
+        let Some(index) = record.dns_servers.iter().position(|known| known == server) else {
+            let message = format!("DNS server {server} is not one of network {}", record.name);
+            return Err(Failure::new(Kind::Engine, message).into());
+        };
+        record.dns_servers.remove(index);
+    }
+    for server in add {
+        if !record.dns_servers.contains(server) {
+            record.dns_servers.push(*server);
+        }
+    }
+    network::save(&engine.layout, &record).with_context(|| format!("update network {}", record.name))?;
+    Ok(record)
+}
+
+/// Put back the rules of all networks. Returns the ids of the containers that are on one.
+pub fn reload(engine: &Engine) -> Result<Vec<Id>> {
+    if let Some(host) = Host::of_user(&engine.layout, engine.privilege.rootless)? {
+        host.reload(&engine.layout)?;
+    }
+    let mut ids = Vec::new();
+    for record in network::list(&engine.layout)? {
+        for member in network::members(&engine.layout, &record.name)? {
+            if let Ok(id) = Id::parse(&member.id)
+                && !ids.contains(&id)
+            {
+                ids.push(id);
+            }
+        }
+    }
+    Ok(ids)
+}
+
+fn tell(engine: &Engine, record: &NetworkRecord, status: &str, container: &str) {
+    event::record(
+        &engine.layout,
+        Event {
+            kind: "network".to_owned(),
+            status: status.to_owned(),
+            id: container.to_owned(),
+            name: record.name.clone(),
+            network: record.name.clone(),
+            ..Event::default()
+        },
+    );
+}
