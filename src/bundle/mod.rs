@@ -8,7 +8,7 @@ mod device;
 pub mod mount;
 mod process;
 pub mod resource;
-mod security;
+pub mod security;
 pub mod user;
 
 use crate::model::container::{ContainerSpec, NamespaceMode};

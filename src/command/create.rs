@@ -1,7 +1,7 @@
 //! `coracle create`.
 
 use super::flag::container::{Container, is_passthrough};
-use super::flag::{Surroundings, lifecycle, userns};
+use super::flag::{Surroundings, lifecycle};
 use super::present;
 use crate::engine::Engine;
 use crate::engine::create::{self, Wish};
@@ -22,7 +22,7 @@ pub struct Args {
 
 /// Make the container and print its id.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
-    let wish = args.container.into_wish(&surroundings(engine))?;
+    let wish = args.container.into_wish(&Surroundings::of_process(engine))?;
     let quiet = is_passthrough(&wish.spec);
     let record = make(engine, wish)?;
     if !quiet {
@@ -47,14 +47,4 @@ pub fn make(engine: &Engine, wish: Wish) -> Result<ContainerRecord> {
         lifecycle::write_cidfile(path, record.id.as_str())?;
     }
     Ok(record)
-}
-
-/// What this process adds to what was typed.
-pub fn surroundings(engine: &Engine) -> Surroundings {
-    let mut around = Surroundings::of_process(engine.privilege.rootless, engine.arguments.clone());
-    if around.rootless {
-        around.uid_map = userns::read_map("/proc/self/uid_map");
-        around.gid_map = userns::read_map("/proc/self/gid_map");
-    }
-    around
 }

@@ -17,11 +17,13 @@ mod runtime;
 mod login;
 mod logout;
 mod network;
-mod pull;
 mod search;
+mod pull;
 mod table;
 
 mod create;
+mod inspect;
+mod ps;
 mod version;
 
 use crate::engine::Engine;

@@ -53,6 +53,8 @@ pub const VERBS: &[Entry] = &[
             verb!("update" => network::update, Outside),
         ],
     },
+    verb!("inspect" => inspect, Outside),
+    verb!("ps" => ps, Outside),
     verb!("pull" => pull, Inside),
     verb!("search" => search, Outside),
     verb!("version" => version, Outside),

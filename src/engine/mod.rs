@@ -5,9 +5,12 @@
 
 pub mod create;
 mod idmap;
+pub mod inspect;
+pub mod list;
 mod merge;
 pub mod login;
 pub mod network;
+pub mod moment;
 pub mod registry;
 pub mod search;
 

@@ -73,10 +73,7 @@ pub fn pull_all_tags(engine: &Engine, name: &str, options: &Pull, progress: &dyn
     let candidates = network.registries.candidates(text)?;
     let name = candidates.into_iter().next().context("there is a candidate")?;
     let typed = Reference::parse(text)?;
-    ensure!(
-        typed.tag.is_none() && typed.digest.is_none(),
-        "tag can't be used with --all-tags/-a"
-    );
+    ensure!(typed.tag.is_none() && typed.digest.is_none(), "tag can't be used with --all-tags/-a");
     let tags = network.target(&name)?.tags()?;
     let mut pulled = Vec::new();
     for tag in tags {

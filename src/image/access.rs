@@ -38,7 +38,8 @@ impl TryFrom<&Pull> for Access {
     type Error = anyhow::Error;
 
     fn try_from(pull: &Pull) -> Result<Access> {
-        let Pull { policy: _, platform: _, authfile, creds, cert_dir, tls_verify, quiet: _, retry, retry_delay_ns } = pull;
+        let Pull { policy: _, platform: _, authfile, creds, cert_dir, tls_verify, quiet: _, retry, retry_delay_ns } =
+            pull;
         Ok(Access {
             authfile: authfile.as_ref().map(PathBuf::from),
             credentials: creds.as_deref().map(Credentials::parse).transpose()?,

@@ -243,7 +243,8 @@ impl Registries {
                 found.push(Endpoint { reference: moved, insecure: mirror.insecure, mirror: true });
             }
         }
-        let own = if entry.location.is_empty() { reference.clone() } else { entry.rewrite(reference, &entry.location)? };
+        let own =
+            if entry.location.is_empty() { reference.clone() } else { entry.rewrite(reference, &entry.location)? };
         found.push(Endpoint { reference: own, insecure: entry.insecure, mirror: false });
         Ok(found)
     }
@@ -416,7 +417,8 @@ mod tests {
         let digest = format!("sha256:{}", "a".repeat(64));
         assert_eq!(names(&some, &format!("fedora@{digest}")), [format!("f.test/fedora@{digest}")]);
         assert!(registries("unqualified-search-registries = []").candidates("x").is_err());
-        let strict = registries("unqualified-search-registries = [\"a.test\", \"b.test\"]\nshort-name-mode = \"enforcing\"");
+        let strict =
+            registries("unqualified-search-registries = [\"a.test\", \"b.test\"]\nshort-name-mode = \"enforcing\"");
         assert!(strict.candidates("x").is_err());
         assert!(strict.candidates("a.test/x").is_ok());
     }
@@ -464,7 +466,8 @@ mod tests {
         assert!(found.endpoints(&Reference::parse("r.test/x").unwrap()).is_err());
         assert!(found.merge("[[registry]]\nlocation = \"https://r.test\"").is_err());
         assert!(found.merge("[[registry]]\ninsecure = true").is_err());
-        let old = registries("[registries.search]\nregistries = [\"a.test\"]\n[registries.block]\nregistries = [\"b.test\"]");
+        let old =
+            registries("[registries.search]\nregistries = [\"a.test\"]\n[registries.block]\nregistries = [\"b.test\"]");
         assert_eq!(old.candidates("x").unwrap()[0].to_string(), "a.test/x:latest");
         assert!(old.endpoints(&Reference::parse("b.test/x").unwrap()).is_err());
     }

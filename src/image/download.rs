@@ -108,7 +108,8 @@ impl<'a> Download<'a> {
         let mut body: Box<dyn Read + Send> = Box::new(response.into_body().into_reader());
         // A server without ranges sends all again: what we have is passed over.
         let surplus = start - begin;
-        let skipped = std::io::copy(&mut (&mut body).take(surplus), &mut std::io::sink()).map_err(http::read_trouble)?;
+        let skipped =
+            std::io::copy(&mut (&mut body).take(surplus), &mut std::io::sink()).map_err(http::read_trouble)?;
         if skipped < surplus {
             return Err(http::read_trouble(ErrorKind::UnexpectedEof.into()).into());
         }

@@ -40,7 +40,10 @@ impl Policy {
                 .find(|path| path.exists()),
         };
         let Some(path) = path else {
-            return Ok(Policy { default: vec![Requirement { r#type: "insecureAcceptAnything".into() }], ..Policy::default() });
+            return Ok(Policy {
+                default: vec![Requirement { r#type: "insecureAcceptAnything".into() }],
+                ..Policy::default()
+            });
         };
         let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         Policy::parse(&text, &path)

@@ -7,6 +7,7 @@
 //! compressed with; what two pulls need at once is fetched by one of them.
 
 use crate::failure::message_of;
+use crate::host::userns::Privilege;
 use crate::image::access::Network;
 use crate::image::conf::Endpoint;
 use crate::image::config::ConfigDocument;
@@ -17,7 +18,6 @@ use crate::image::progress::Progress;
 use crate::image::reference::Reference;
 use crate::image::registry::{Fetched, Repository};
 use crate::image::store::{self, ImageRecord, NewImage};
-use crate::host::userns::Privilege;
 use crate::model::digest::Digest;
 use crate::state::layout::Layout;
 use crate::state::lock::{self, Mode, Rank};
@@ -262,7 +262,9 @@ fn read_config(layout: &Layout, repository: &Repository, descriptor: &Descriptor
 }
 
 fn check_platform(config: &ConfigDocument, wish: &Wish, progress: &dyn Progress) -> Result<()> {
-    if !config.os.is_empty() && config.os != "linux" && wish.platform.as_ref().is_none_or(|wanted| wanted.os != config.os)
+    if !config.os.is_empty()
+        && config.os != "linux"
+        && wish.platform.as_ref().is_none_or(|wanted| wanted.os != config.os)
     {
         bail!("image operating system \"{}\" cannot be used on this host", config.os);
     }

@@ -107,6 +107,7 @@ fn root(word: &str, directory: bool, around: &Surroundings) -> Result<RootSource
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::user::{IdMaps, IdRange};
     use clap::Parser;
 
     #[derive(Parser, Debug)]
@@ -118,13 +119,13 @@ mod tests {
 
     fn around() -> Surroundings {
         let env = [("HOME", "/root"), ("LC_ALL", "C"), ("LC_TIME", "de")];
+        let ids =
+            vec![IdRange { inside: 0, outside: 1000, size: 1 }, IdRange { inside: 1, outside: 100_000, size: 65_536 }];
         Surroundings {
             env: env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             directory: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/spec/files").into(),
-            rootless: false,
             command_line: Vec::new(),
-            uid_map: vec![(0, 1000, 1), (1, 100_000, 65_536)],
-            gid_map: vec![(0, 1000, 1), (1, 100_000, 65_536)],
+            id_maps: IdMaps { uid: ids.clone(), gid: ids },
         }
     }
 

@@ -21,6 +21,8 @@ pub mod resource;
 pub mod security;
 pub mod userns;
 
+use crate::engine::Engine;
+use crate::model::user::IdMaps;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 
@@ -31,28 +33,22 @@ pub struct Surroundings {
     pub env: Vec<(String, String)>,
     /// The working directory.
     pub directory: PathBuf,
-    /// The caller is not root.
-    pub rootless: bool,
     /// The whole command line, for `inspect`.
     pub command_line: Vec<String>,
-    /// The id maps of the user namespace the command works in: (inside, outside, size).
-    pub uid_map: Vec<(u32, u32, u32)>,
-    /// The same for groups.
-    pub gid_map: Vec<(u32, u32, u32)>,
+    /// The id maps of the user namespace the command works in; empty in the host's own.
+    pub id_maps: IdMaps,
 }
 
 impl Surroundings {
     /// Those of this process.
-    pub fn of_process(rootless: bool, command_line: Vec<String>) -> Surroundings {
+    pub fn of_process(engine: &Engine) -> Surroundings {
         Surroundings {
             env: std::env::vars_os()
                 .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
             directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
-            rootless,
-            command_line,
-            uid_map: Vec::new(),
-            gid_map: Vec::new(),
+            command_line: engine.arguments.clone(),
+            id_maps: engine.privilege.maps.clone(),
         }
     }
 

@@ -54,8 +54,8 @@ impl Userns {
             let (uid_words, gid_words) =
                 (if uid.is_empty() { &gid } else { &uid }, if gid.is_empty() { &uid } else { &gid });
             UserNamespace::Mapped(IdMaps {
-                uid: map(uid_words, &around.uid_map).context("parse --uidmap")?,
-                gid: map(gid_words, &around.gid_map).context("parse --gidmap")?,
+                uid: map(uid_words, &around.id_maps.uid).context("parse --uidmap")?,
+                gid: map(gid_words, &around.id_maps.gid).context("parse --gidmap")?,
             })
         };
         Ok(())
@@ -163,7 +163,7 @@ fn triple(text: &str) -> Result<(Manner, IdRange)> {
 }
 
 /// All lines of one map, in the numbers of the user namespace we work in.
-fn map(words: &[String], own: &[(u32, u32, u32)]) -> Result<Vec<IdRange>> {
+fn map(words: &[String], own: &[IdRange]) -> Result<Vec<IdRange>> {
     let mut ranges: Vec<IdRange> = Vec::new();
     let mut extend = false;
     for word in words {
@@ -176,8 +176,8 @@ fn map(words: &[String], own: &[(u32, u32, u32)]) -> Result<Vec<IdRange>> {
         ranges.push(range);
     }
     if extend {
-        let base = if own.is_empty() { vec![(0, 0, u32::MAX)] } else { own.to_vec() };
-        let identity = base.iter().map(|(inside, _, size)| IdRange { inside: *inside, outside: *inside, size: *size });
+        let base = if own.is_empty() { vec![IdRange { inside: 0, outside: 0, size: u32::MAX }] } else { own.to_vec() };
+        let identity = base.iter().map(|range| IdRange { outside: range.inside, ..*range });
         let rest: Vec<IdRange> = identity.flat_map(|range| without(range, &ranges)).collect();
         ranges.extend(rest);
     }
@@ -192,10 +192,10 @@ fn map(words: &[String], own: &[(u32, u32, u32)]) -> Result<Vec<IdRange>> {
     Ok(ranges)
 }
 
-fn to_own(range: &IdRange, own: &[(u32, u32, u32)]) -> Option<u32> {
-    own.iter().find_map(|(inside, outside, size)| {
-        let offset = range.outside.checked_sub(*outside)?;
-        (offset.checked_add(range.size)? <= *size).then(|| inside + offset)
+fn to_own(range: &IdRange, own: &[IdRange]) -> Option<u32> {
+    own.iter().find_map(|own| {
+        let offset = range.outside.checked_sub(own.outside)?;
+        (offset.checked_add(range.size)? <= own.size).then(|| own.inside + offset)
     })
 }
 
@@ -232,22 +232,11 @@ fn named(file: &str, name: &str) -> Result<Vec<IdRange>> {
     Ok(ranges)
 }
 
-/// The lines of `/proc/self/uid_map` or `gid_map`.
-pub fn read_map(file: &str) -> Vec<(u32, u32, u32)> {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| {
-            let mut numbers = line.split_ascii_whitespace().map(|word| word.parse().ok());
-            Some((numbers.next()??, numbers.next()??, numbers.next()??))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn text(words: &[&str], own: &[(u32, u32, u32)]) -> Result<String> {
+    fn text(words: &[&str], own: &[IdRange]) -> Result<String> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let ranges = map(&words, own)?;
         let lines = ranges.iter().map(|range| format!("{}:{}:{}", range.inside, range.outside, range.size));
@@ -258,7 +247,8 @@ mod tests {
     fn maps() {
         assert_eq!(text(&["0:100000:65536"], &[]).unwrap(), "0:100000:65536");
         assert_eq!(text(&["5", "0:1:2"], &[]).unwrap(), "0:1:2 5:5:1");
-        let own = [(0, 1000, 1), (1, 100_000, 65_536)];
+        let own =
+            [IdRange { inside: 0, outside: 1000, size: 1 }, IdRange { inside: 1, outside: 100_000, size: 65_536 }];
         assert_eq!(text(&["0:@100000:10"], &own).unwrap(), "0:1:10");
         assert_eq!(text(&["+100000:@100001:1"], &own).unwrap(), "0:0:1 1:1:1 3:3:65534 100000:2:1");
         for words in

@@ -1,0 +1,124 @@
+//! `coracle inspect`, and `coracle container inspect`.
+
+use super::present;
+use crate::engine::list::{self, Listed};
+use crate::engine::{Engine, inspect};
+use crate::failure::{Failure, Kind};
+use crate::state::container;
+use anyhow::{Result, bail, ensure};
+use serde_json::Value;
+use std::process::ExitCode;
+
+/// Display the configuration of objects denoted by ID
+#[derive(clap::Parser, Debug)]
+pub struct Args {
+    /// Format the output to a Go template or json
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Return the document of the latest container
+    #[arg(short, long)]
+    latest: bool,
+    /// Display total file size of containers
+    #[arg(short, long)]
+    size: bool,
+    /// Type of the objects: all, container, image, network, pod or volume
+    #[arg(short, long, value_name = "TYPE", default_value = "all", hide_default_value = true)]
+    r#type: String,
+    /// Names or IDs
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// Find each, print all that were found, and say what was not.
+pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
+    let kinds: &[Kinds] = match args.r#type.as_str() {
+        "all" => &[Kinds::Container, Kinds::Image, Kinds::Volume, Kinds::Network],
+        "container" => &[Kinds::Container],
+        "image" => &[Kinds::Image],
+        "volume" => &[Kinds::Volume],
+        "network" => &[Kinds::Network],
+        "pod" => bail!("inspect --type pod is not supported yet"),
+        other => bail!(
+            "the only recognized types are image, container, volume, network, pod, or all: invalid type {other:?}"
+        ),
+    };
+    if args.latest {
+        ensure!(args.names.is_empty(), "--latest and arguments cannot be used together");
+        ensure!(kinds.contains(&Kinds::Container), "latest flag is not supported for type {:?}", args.r#type);
+        let latest = inspect::document(engine, &list::latest(engine)?, args.size)?;
+        return show(args.format.as_deref(), vec![latest], Vec::new());
+    }
+    ensure!(!args.names.is_empty(), "no names or ids specified");
+    ensure!(!args.size || kinds.contains(&Kinds::Container), "size is not supported for type {:?}", args.r#type);
+    let mut documents = Vec::new();
+    let mut missing = Vec::new();
+    for name in &args.names {
+        match find(engine, kinds, name, args.size)? {
+            Some(document) => documents.push(document),
+            None => missing.push(no_such(&args.r#type, name)),
+        }
+    }
+    show(args.format.as_deref(), documents, missing)
+}
+
+/// What has documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kinds {
+    Container,
+    Image,
+    Volume,
+    Network,
+}
+
+/// The first kind that knows the name.
+fn find(engine: &Engine, kinds: &[Kinds], name: &str, size: bool) -> Result<Option<Value>> {
+    for kind in kinds {
+        let document = match kind {
+            Kinds::Container => match container::find(&engine.layout, name)? {
+                Some(id) => {
+                    let record = container::ContainerRecord::load(&engine.layout, &id)?;
+                    let state = container::state(&engine.layout, &id)?;
+                    Some(inspect::document(engine, &Listed { record, state }, size)?)
+                }
+                None => None,
+            },
+            Kinds::Image | Kinds::Volume | Kinds::Network => None,
+        };
+        if document.is_some() {
+            return Ok(document);
+        }
+    }
+    Ok(None)
+}
+
+fn no_such(kind: &str, name: &str) -> String {
+    match kind {
+        "container" => format!("no such container {name:?}"),
+        "image" => format!("no such image {name:?}"),
+        "volume" => format!("no such volume {name:?}"),
+        "network" => format!("network {name}: unable to find network with name or ID {name}: network not found"),
+        _ => format!("no such object: {name:?}"),
+    }
+}
+
+/// Documents on standard output, complaints behind them.
+fn show(format: Option<&str>, documents: Vec<Value>, missing: Vec<String>) -> Result<ExitCode> {
+    let is_template = !matches!(format.map(str::trim), None | Some("json" | ""));
+    let documents = if is_template { documents.into_iter().map(with_methods).collect() } else { documents };
+    present::documents(format, documents)?;
+    if missing.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Failure::new(Kind::Engine, missing.join("\n")).into())
+}
+
+/// What templates find in podman's objects though JSON has not: methods, and the Go names of fields.
+fn with_methods(mut document: Value) -> Value {
+    if let Some(health) = document.pointer("/State/Health").cloned() {
+        document["State"]["Healthcheck"] = health;
+    }
+    if let Some(id) = document.get("Id").cloned() {
+        document["ID"] = id;
+    }
+    document
+}
