@@ -11,14 +11,14 @@ mod completion;
 mod document;
 pub mod flag;
 mod global;
-pub mod present;
-mod pid1;
-mod runtime;
 mod login;
 mod logout;
 mod network;
-mod search;
+mod pid1;
+pub mod present;
 mod pull;
+mod runtime;
+mod search;
 mod table;
 
 mod create;

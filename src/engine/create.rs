@@ -105,10 +105,12 @@ fn find_image(
             spec.root = RootSource::Host;
             return Ok(Found { config: builtin::host_config(), ..Found::default() });
         }
-        None => match here.then(|| builtin::provide(&engine.layout, &engine.privilege, reference)).transpose()?.flatten() {
-            Some(image) => image,
-            None => registry::ensure_image(engine, reference, pull, progress)?,
-        },
+        None => {
+            match here.then(|| builtin::provide(&engine.layout, &engine.privilege, reference)).transpose()?.flatten() {
+                Some(image) => image,
+                None => registry::ensure_image(engine, reference, pull, progress)?,
+            }
+        }
     };
     let used = ImageUse {
         id: image.id().to_owned(),

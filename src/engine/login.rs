@@ -19,16 +19,13 @@ pub struct Session {
 
 impl Session {
     /// For a registry, or the first of the search list.
-    pub fn open(
-        engine: &Engine,
-        access: Access,
-        authfile: Option<PathBuf>,
-        registry: Option<&str>,
-    ) -> Result<Session> {
+    pub fn open(engine: &Engine, access: Access, authfile: Option<PathBuf>, registry: Option<&str>) -> Result<Session> {
         let network = registry::network(engine, access)?;
         let key = match registry {
             Some(registry) => key(registry)?,
-            None => network.registries.search_list().into_iter().next().context("please specify a registry to log in to")?,
+            None => {
+                network.registries.search_list().into_iter().next().context("please specify a registry to log in to")?
+            }
         };
         let helpers = network.registries.credential_helpers.clone();
         let files = AuthFiles::new(authfile.as_deref(), helpers, engine.privilege.caller.uid);

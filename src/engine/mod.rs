@@ -7,10 +7,10 @@ pub mod create;
 mod idmap;
 pub mod inspect;
 pub mod list;
-mod merge;
 pub mod login;
-pub mod network;
+mod merge;
 pub mod moment;
+pub mod network;
 pub mod registry;
 pub mod search;
 

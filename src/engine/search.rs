@@ -83,7 +83,11 @@ pub fn search(engine: &Engine, access: Access, wish: Wish<'_>) -> Result<Vec<Lin
                 Ok(lines) => Ok(lines.into_iter().map(|line| Line::of(name, line)).collect()),
                 // No such search there: the names it lists.
                 Err(error) if name != "docker.io" => match client.catalog(usize::MAX) {
-                    Ok(names) => Ok(names.into_iter().filter(|name| name.contains(term)).map(|found| Line::named(name, &found)).collect()),
+                    Ok(names) => Ok(names
+                        .into_iter()
+                        .filter(|name| name.contains(term))
+                        .map(|found| Line::named(name, &found))
+                        .collect()),
                     Err(_) => Err(error),
                 },
                 Err(error) => Err(error),
