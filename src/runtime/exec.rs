@@ -28,6 +28,8 @@ pub struct ExecOptions<'a> {
     pub preserve_fds: u32,
     /// The process is killed when the caller dies.
     pub die_with_parent: bool,
+    /// More of its environment, which goes before its own.
+    pub environment: Vec<String>,
 }
 
 /// All namespaces: (name below /proc/PID/ns, CLONE_NEW*). The user namespace first.
@@ -74,6 +76,7 @@ pub fn plan_exec(process: &Process, options: ExecOptions<'_>) -> Result<Plan> {
         linux: options.linux,
         start_hooks: Vec::new(),
         state: &State::default(),
+        environment: options.environment,
         die_with_parent: options.die_with_parent,
         keep_groups: false,
         wait_for_start: true,

@@ -4,7 +4,7 @@
 //! handlers and buffers of the parent, of which it has a copy, never run twice.
 
 use super::step::{Child, Fault, Step};
-use super::sync::{End, Message, StepError, Word};
+use super::sync::{End, Message, STRANGER, STRANGER_EXECUTE, StepError, Word};
 use crate::sys::process;
 use std::os::fd::AsFd;
 
@@ -21,7 +21,7 @@ impl Drop for NeverReturn {
 pub fn become_container(mut child: Child, steps: &mut [Step]) -> ! {
     let _guard = NeverReturn;
     for (index, step) in steps.iter_mut().enumerate() {
-        let done = match step {
+        let done = match &mut *step {
             // #2, #3, #4
             Step::Say(word) => child.channel.say(*word).map_err(Fault::from),
             // #1, #2, Start
@@ -30,7 +30,11 @@ pub fn become_container(mut child: Child, steps: &mut [Step]) -> ! {
             step => step.run(&mut child),
         };
         if let Err(fault) = done {
-            let error = StepError::new(index as u32, fault.errno, &fault.detail);
+            let error = match (child.speaks_with_stranger, &step) {
+                (false, _) => StepError::new(index as u32, fault.errno, &fault.detail),
+                (true, Step::Execute) => StepError::new(STRANGER_EXECUTE, fault.errno, &fault.detail),
+                (true, step) => StepError::new(STRANGER, fault.errno, &format!("{step}\t{}", fault.detail)),
+            };
             // Where nobody listens any more there is nobody to tell.
             let _ = child.channel.fail(&error);
             process::exit_now(1);
@@ -58,6 +62,7 @@ fn wait_at_door(child: &mut Child) -> Result<(), Fault> {
         let visitor = End::new(crate::sys::fd::accept(door.as_fd())?);
         if let Ok(Message::Word(Word::Start, _)) = visitor.hear() {
             child.channel = visitor;
+            child.speaks_with_stranger = true;
             return Ok(());
         }
     }

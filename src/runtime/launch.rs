@@ -8,7 +8,7 @@ use super::init;
 use super::plan::{Plan, Seed, Task};
 use super::rootfs::{Root, Source};
 use super::step::{Child, Place, Step};
-use super::sync::{End, Message, StepError, Word};
+use super::sync::{End, Message, STRANGER, STRANGER_EXECUTE, StepError, Word};
 use crate::failure::{Explain, Failure, Kind};
 use crate::sys::mount::{self, Attributes};
 use crate::sys::process::{self, Birth, Newborn, Side};
@@ -25,6 +25,8 @@ pub enum Rootfs {
     Path(PathBuf),
     /// A detached mount.
     Mount(OwnedFd),
+    /// That of the container which the process joins.
+    Joined,
 }
 
 /// The process's 0, 1 and 2.
@@ -105,7 +107,7 @@ pub fn launch(mut plan: Plan, rootfs: Rootfs, stdio: Stdio, cgroup: Option<&mut 
     }
     let mut root_mount = match rootfs {
         Rootfs::Mount(mount) => Some(mount),
-        Rootfs::Path(_) => None,
+        Rootfs::Path(_) | Rootfs::Joined => None,
     };
     prepare_mounts(&mut plan, &mut root_mount)?;
     let Plan { flags, tasks, mut child, borrowed, limits, seed, .. } = plan;
@@ -115,7 +117,7 @@ pub fn launch(mut plan: Plan, rootfs: Rootfs, stdio: Stdio, cgroup: Option<&mut 
     let directory = cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
     let mut directory_was_refused = false;
     let side = {
-        let _lent = lend_namespaces(borrowed)?;
+        let lent = lend_namespaces(borrowed)?;
         let side = match process::clone3(&Birth { flags, cgroup: directory }) {
             // The cgroup takes no newborn (a threaded one, say): move it there.
             Err(error) if directory.is_some() && is_cgroup_refusal(&error) => {
@@ -124,7 +126,12 @@ pub fn launch(mut plan: Plan, rootfs: Rootfs, stdio: Stdio, cgroup: Option<&mut 
             }
             other => other,
         };
-        side.context("start the container's process").map_err(explain_clone)?
+        let side = side.context("start the container's process").map_err(explain_clone)?;
+        if matches!(side, Side::Child) {
+            // Ours to stay in.
+            std::mem::forget(lent);
+        }
+        side
     };
     let Newborn { pid, pidfd } = match side {
         Side::Parent(newborn) => newborn,
@@ -137,6 +144,7 @@ pub fn launch(mut plan: Plan, rootfs: Rootfs, stdio: Stdio, cgroup: Option<&mut 
             let root = Root::default();
             let child_state = Child {
                 channel: theirs,
+                speaks_with_stranger: false,
                 cgroup_files,
                 door,
                 root_mount,
@@ -191,7 +199,7 @@ impl Created {
     fn perform(&mut self, task: Task) -> Result<()> {
         let what = task.to_string();
         match task {
-            Task::Say(word) => self.channel.say(word).with_context(|| what),
+            Task::Say(word) => self.say(word),
             Task::Hear(word) => self.hear(word),
             Task::WriteIdMaps(maps) => maps.write(self.pid),
             Task::OomScore(score) => {
@@ -204,6 +212,14 @@ impl Created {
             Task::Affinity(mask) => process::set_affinity(self.pid, &mask).with_context(|| what),
             Task::NetDevices(_) => bail!("linux.netDevices: moving network devices is not supported"),
             Task::Hook(hook) => hook.run(self.pid),
+        }
+    }
+
+    /// The child may have failed already: then that is the error.
+    fn say(&mut self, word: Word) -> Result<()> {
+        match self.channel.say(word) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => self.hear(word),
+            other => other.context("speak to the container"),
         }
     }
 
@@ -276,13 +292,17 @@ impl Created {
 
 /// "mount proc on /proc: operation not permitted".
 pub fn explain_step(step: Option<&Step>, error: &StepError) -> anyhow::Error {
-    let what = step.map_or_else(|| format!("step {}", error.step), Step::to_string);
     let detail = error.detail();
+    let (what, detail) = match (step, detail.split_once('\t')) {
+        (Some(step), _) => (step.to_string(), detail),
+        (None, Some((name, rest))) if error.step == STRANGER => (name.to_owned(), rest.to_owned()),
+        (None, _) => (format!("step {}", error.step), detail),
+    };
     if error.errno == 0 {
         return anyhow::anyhow!(detail).context(what);
     }
     let cause = describe(error.errno);
-    if matches!(step, Some(Step::FindCommand | Step::Execute)) {
+    if matches!(step, Some(Step::FindCommand | Step::Execute)) || error.step == STRANGER_EXECUTE {
         return explain_command(&detail, error.errno, &cause);
     }
     let cause = if detail.is_empty() || what.contains(&detail) { cause } else { format!("{detail}: {cause}") };

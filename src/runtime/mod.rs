@@ -8,6 +8,7 @@ pub mod idmap;
 mod init;
 pub mod label;
 pub mod launch;
+pub mod lifecycle;
 pub mod plan;
 mod rootfs;
 pub mod seccomp;

@@ -23,7 +23,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 pub use check::check_process;
-pub use process::{Tail, tail};
+pub use mount::option_names as mount_options;
+pub use process::{Tail, capability_names, tail};
 
 /// What a plan needs to know beside the spec.
 #[derive(Default)]
@@ -52,6 +53,8 @@ pub struct PlanOptions {
     pub keep_groups: bool,
     /// This host confines with SELinux: mount labels are meant.
     pub has_selinux: bool,
+    /// More of its environment, which goes before its own (LISTEN_FDS).
+    pub environment: Vec<String>,
 }
 
 /// Everything that will be done.
@@ -170,6 +173,7 @@ pub fn plan(spec: &Spec, options: PlanOptions) -> Result<Plan> {
         linux: Some(linux),
         start_hooks: hooks(spec, Stage::StartContainer),
         state: &state,
+        environment: options.environment,
         die_with_parent: options.die_with_parent,
         keep_groups: options.keep_groups,
         wait_for_start: true,

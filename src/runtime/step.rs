@@ -158,6 +158,8 @@ pub struct DeviceStep {
 pub struct Child {
     pub channel: End,
     pub cgroup_files: Vec<OwnedFd>,
+    /// The channel leads to one who has no plan: steps are told by name.
+    pub speaks_with_stranger: bool,
     /// The listening socket of a container that waits for `start` from another process.
     pub door: Option<OwnedFd>,
     /// Handed in by the supervisor: a detached mount that becomes the root.

@@ -18,9 +18,11 @@
 //! Messages have a fixed size; a socket that keeps their borders carries them.
 
 use crate::sys::fd;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 /// The named points, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,12 @@ impl Word {
             .find(|word| *word as u8 == byte)
     }
 }
+
+/// [`StepError::step`] of one who speaks at the door, to somebody who has no plan: the detail then begins with the
+/// step's own name, a tab after it.
+pub const STRANGER: u32 = u32::MAX;
+/// The same for the last step, whose errors decide the exit code.
+pub const STRANGER_EXECUTE: u32 = u32::MAX - 1;
 
 /// How much of a path or a reason fits into a message.
 const DETAIL_LENGTH: usize = 240;
@@ -175,6 +183,25 @@ impl End {
             other => Err(io::Error::other(format!("waited for {wanted:?}, heard {other:?}"))),
         }
     }
+}
+
+/// A door: a listening socket at this path, for the one who runs `start`.
+pub fn door(path: &Path) -> io::Result<OwnedFd> {
+    let socket = seqpacket()?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&socket, Backlog::new(8)?)?;
+    Ok(socket)
+}
+
+/// Knock at a door.
+pub fn knock(path: &Path) -> io::Result<End> {
+    let socket = seqpacket()?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(End(socket))
+}
+
+fn seqpacket() -> io::Result<OwnedFd> {
+    Ok(socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?)
 }
 
 #[cfg(test)]

@@ -51,6 +51,33 @@ const PROPAGATION: &[(&str, u64)] = &[
 const FILE_SYSTEM_FLAGS: &[&str] =
     &["sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "iversion", "noiversion"];
 
+/// All options that are known by name, for `features`.
+pub fn option_names() -> Vec<String> {
+    let mut names: Vec<String> = [
+        "acl",
+        "bind",
+        "copy-symlink",
+        "defaults",
+        "dest-nofollow",
+        "idmap",
+        "loud",
+        "noacl",
+        "rbind",
+        "remount",
+        "ridmap",
+        "silent",
+        "src-nofollow",
+        "tmpcopyup",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    names.extend(FILE_SYSTEM_FLAGS.iter().map(|name| (*name).to_owned()));
+    let both = FLAGS.iter().map(|(name, _, _)| *name).chain(PROPAGATION.iter().map(|(name, _)| *name));
+    names.extend(both.flat_map(|name| [name.to_owned(), format!("r{name}")]));
+    names.sort();
+    names
+}
+
 /// A flag with `r` before it works on the whole tree.
 fn flag(option: &str) -> Option<(bool, u64, u64)> {
     let find = |name: &str| FLAGS.iter().find(|(known, _, _)| *known == name);

@@ -21,6 +21,7 @@ pub struct Tail<'a> {
     pub linux: Option<&'a Linux>,
     pub start_hooks: Vec<Hook>,
     pub state: &'a State,
+    pub environment: Vec<String>,
     pub die_with_parent: bool,
     pub keep_groups: bool,
     /// Stop when ready until `start`.
@@ -34,7 +35,8 @@ pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
     let user = process.user();
     plan.seed.user = user.uid();
     plan.seed.arguments = c_strings(process.args().as_deref().unwrap_or_default(), "process.args")?;
-    plan.seed.environment = c_strings(process.env().as_deref().unwrap_or_default(), "process.env")?;
+    plan.seed.environment = c_strings(&tail.environment, "environment")?;
+    plan.seed.environment.extend(c_strings(process.env().as_deref().unwrap_or_default(), "process.env")?);
     for (index, entry) in process.env().iter().flatten().enumerate() {
         if !entry.contains('=') || entry.starts_with('=') {
             bail!("process.env[{index}]: {entry:?} is not NAME=value");
@@ -242,6 +244,13 @@ impl Wanted {
 
 /// CAP_CHECKPOINT_RESTORE: the newest.
 const CAPABILITY_LAST: u32 = 40;
+
+/// All capabilities, by number.
+pub fn capability_names() -> Vec<String> {
+    let mut all: Vec<_> = caps::all().into_iter().collect();
+    all.sort_by_key(|capability| capability.index());
+    all.iter().map(ToString::to_string).collect()
+}
 
 fn number(capability: &oci_spec::runtime::Capability) -> Result<u32> {
     let name = format!("CAP_{}", capability.to_string().trim_start_matches("CAP_"));

@@ -1,0 +1,167 @@
+//! The options before the verb, and the log.
+
+use crate::failure::{Failure, Kind};
+use crate::runtime::cgroup::Manager;
+use crate::runtime::lifecycle::{Container, Root, default_root};
+use anyhow::Result;
+use clap::Parser;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The options of runc, and those of crun that programs use.
+#[derive(Parser, Debug)]
+#[command(no_binary_name = true, disable_version_flag = true)]
+pub struct Options {
+    /// Directory of the containers' state.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// File that errors are appended to.
+    #[arg(long, value_name = "FILE")]
+    log: Option<String>,
+    /// How they are written: text or json.
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    log_format: String,
+    /// Errors below this level are not logged.
+    #[arg(long, value_name = "LEVEL", value_parser = ["debug", "info", "warning", "error"], hide = true)]
+    log_level: Option<String>,
+    /// Log every step of a plan as well.
+    #[arg(long)]
+    debug: bool,
+    /// Make cgroups by asking systemd for scopes.
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Who makes cgroups: systemd, cgroupfs or disabled.
+    #[arg(long, value_name = "MANAGER", value_parser = ["systemd", "cgroupfs", "disabled"])]
+    cgroup_manager: Option<String>,
+    /// Whether an ordinary user runs this: true, false or auto.
+    #[arg(long, value_name = "MODE", default_value = "auto", value_parser = ["true", "false", "auto"])]
+    rootless: String,
+    /// Path of the criu program; it is not used.
+    #[arg(long, value_name = "PATH", hide = true)]
+    criu: Option<PathBuf>,
+    /// Print the version.
+    #[arg(short = 'v', long)]
+    version: bool,
+}
+
+/// What they come to.
+pub struct Global {
+    pub root: Root,
+    /// None: no cgroups are made.
+    pub manager: Option<Manager>,
+    pub rootless: bool,
+    pub debug: bool,
+    log: Option<PathBuf>,
+    is_json: bool,
+}
+
+/// Options that take a value as the next word.
+const WITH_VALUE: [&str; 7] =
+    ["--root", "--log", "--log-format", "--log-level", "--cgroup-manager", "--rootless", "--criu"];
+
+/// Split the command line at the verb.
+pub fn parse(arguments: &[OsString]) -> Result<(Global, &[OsString])> {
+    let mut count = 0;
+    while let Some(word) = arguments.get(count).filter(|word| word.as_encoded_bytes().starts_with(b"-")) {
+        count += if WITH_VALUE.iter().any(|name| word == name) { 2 } else { 1 };
+    }
+    let count = count.min(arguments.len());
+    let options = &arguments[..count];
+    if options.iter().any(|word| word == "--help" || word == "-h") {
+        super::print_help();
+        return Err(Failure::new(Kind::Silent(0), "").into());
+    }
+    let options = if options.is_empty() {
+        Options::default_options()
+    } else {
+        Options::try_parse_from(options).map_err(super::wrong_usage)?
+    };
+    if options.version {
+        let text = format!("coracle version {}\nspec: {}\n", env!("CARGO_PKG_VERSION"), super::describe::SPEC_VERSION);
+        crate::command::present::text(&text)?;
+        return Err(Failure::new(Kind::Silent(0), "").into());
+    }
+    Ok((Global::new(options), &arguments[count..]))
+}
+
+impl Options {
+    /// As clap would give them; building its parser takes longer than a system call or fifty.
+    fn default_options() -> Options {
+        Options {
+            root: None,
+            log: None,
+            log_format: "text".to_owned(),
+            log_level: None,
+            debug: false,
+            systemd_cgroup: false,
+            cgroup_manager: None,
+            rootless: "auto".to_owned(),
+            criu: None,
+            version: false,
+        }
+    }
+}
+
+impl Global {
+    fn new(options: Options) -> Global {
+        let rootless = match options.rootless.as_str() {
+            "true" => true,
+            "false" => false,
+            _ => is_rootless(),
+        };
+        let wants_systemd = options.systemd_cgroup || options.cgroup_manager.as_deref() == Some("systemd");
+        Global {
+            root: Root::new(options.root.unwrap_or_else(|| default_root(rootless))),
+            manager: match options.cgroup_manager.as_deref() {
+                Some("disabled") => None,
+                _ if wants_systemd => Some(Manager::Systemd),
+                _ => Some(Manager::Cgroupfs),
+            },
+            rootless,
+            debug: options.debug,
+            // crun's `file:PATH`, and runc's default.
+            log: options
+                .log
+                .map(|log| log.strip_prefix("file:").map_or_else(|| log.clone(), str::to_owned))
+                .filter(|log| !log.is_empty() && log != "/dev/stderr")
+                .map(PathBuf::from),
+            is_json: options.log_format == "json",
+        }
+    }
+
+    /// A container by its id.
+    pub fn container(&self, id: &str) -> Result<Container> {
+        self.root.container(id)
+    }
+
+    /// With `--debug`, what is about to be done.
+    pub fn debug_line(&self, line: &str) {
+        if self.debug {
+            self.log("debug", line);
+        }
+    }
+
+    /// Append one record to the log.
+    pub fn log(&self, level: &str, message: &str) {
+        let Some(path) = &self.log else { return };
+        let now = jiff::Timestamp::now();
+        let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let line = if self.is_json {
+            serde_json::json!({"level": level, "msg": message, "time": time}).to_string()
+        } else {
+            format!("time={time:?} level={level} msg={message:?}")
+        };
+        // The failure is on stderr as well; a log that cannot be written must not hide it.
+        let _ = crate::state::file::append(path, format!("{line}\n").as_bytes());
+    }
+}
+
+/// Not root, or root in a user namespace only.
+fn is_rootless() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    !whole && !map.is_empty()
+}

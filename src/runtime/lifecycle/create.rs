@@ -1,0 +1,237 @@
+//! `create` and `run`: make the directory, the cgroup, the process; undo all of it where one fails.
+
+use super::record::{start_time, user_name};
+use super::{Container, Record, Root, ShortPath};
+use crate::runtime::cgroup::{Cgroup, Manager, Request, Saved};
+use crate::runtime::launch::{self, Created, Forward, Rootfs, Running, Stdio};
+use crate::runtime::plan::{self, Plan, PlanOptions};
+use crate::runtime::{label, sync};
+use crate::state::file::{self, Durability};
+use crate::sys::fd;
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::Spec;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What `create` and `run` are told.
+pub struct CreateRequest {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub console: Console,
+    pub pid_file: Option<PathBuf>,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    /// Beside those of LISTEN_FDS.
+    pub preserve_fds: u32,
+    /// None: it stays in the caller's cgroups.
+    pub manager: Option<Manager>,
+    pub rootless: bool,
+}
+
+/// Is told every step of the plan.
+pub type Tell<'a> = &'a mut dyn FnMut(&str);
+
+/// Where the master of a terminal goes.
+#[derive(Clone, Debug)]
+pub enum Console {
+    /// To the socket at this path.
+    Socket(PathBuf),
+    /// To the caller, who relays.
+    Caller,
+    /// Nowhere: the caller goes away, and a terminal is an error.
+    None,
+}
+
+/// Make a container that waits at its door for `start`.
+pub fn create(root: &Root, request: CreateRequest, tell: Tell<'_>) -> Result<Container> {
+    let (container, created) = make(root, request, true, tell)?;
+    created.leave()?;
+    Ok(container)
+}
+
+/// Make a container and start it: (container, its process, the master of its terminal).
+pub fn run(root: &Root, request: CreateRequest, tell: Tell<'_>) -> Result<(Container, Running, Option<OwnedFd>)> {
+    let (container, mut created) = make(root, request, false, tell)?;
+    let terminal = created.terminal.take();
+    let started = created.start().and_then(|running| {
+        container.poststart()?;
+        Ok(running)
+    });
+    match started {
+        Ok(running) => Ok((container, running, terminal)),
+        Err(error) => {
+            // The first error is the one to tell.
+            let _ = container.delete(true);
+            Err(error)
+        }
+    }
+}
+
+/// A half-made container, removed unless it becomes whole.
+struct Half(Option<Container>);
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        if let Some(container) = &self.0 {
+            // Its making has failed, and that is the error to tell.
+            let _ = container.delete(true);
+        }
+    }
+}
+
+/// Everything up to where it waits for `start`.
+fn make(root: &Root, request: CreateRequest, has_door: bool, tell: Tell<'_>) -> Result<(Container, Created)> {
+    let text = read_spec(&request.bundle)?;
+    let spec = parse_spec(&text)?;
+    let process = spec.process().as_ref().context("process: missing")?;
+    check_console(&request.console, process.terminal().unwrap_or(false))?;
+    let rootfs = request.bundle.join(spec.root().as_ref().context("root: missing")?.path());
+    if !rootfs.is_dir() {
+        bail!("root.path: {} is not a directory", rootfs.display());
+    }
+    let dir = root.make(&request.id)?;
+    let own_pid = std::process::id() as i32;
+    let record = Record {
+        version: 1,
+        oci_version: spec.version().clone(),
+        id: request.id.clone(),
+        creator: own_pid,
+        creator_start_time: start_time(own_pid)?,
+        bundle: request.bundle.clone(),
+        rootfs: rootfs.clone(),
+        created: jiff::Timestamp::now().to_string(),
+        owner: user_name(nix::unistd::geteuid().as_raw()),
+        annotations: spec.annotations().clone().unwrap_or_default(),
+        ..Record::default()
+    };
+    let mut half = Half(Some(Container { dir, record }));
+    let Some(container) = &mut half.0 else { bail!("the container is gone") };
+    file::replace(&container.dir.join("config.json"), &text, Durability::Volatile)?;
+    let linux = spec.linux().as_ref();
+    let mut cgroup = match request.manager {
+        None => Cgroup::open(Saved::default()),
+        Some(manager) => Cgroup::create(&Request {
+            id: &request.id,
+            path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+            resources: linux.and_then(|linux| linux.resources().as_ref()),
+            manager,
+            rootless: request.rootless,
+            everywhere: spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == Some("cgroup")),
+        })?,
+    };
+    container.record.cgroup = cgroup.saved().clone();
+    container.save()?;
+    let plan = make_plan(&request, container, &spec, has_door)?;
+    for line in plan.to_string().lines() {
+        tell(line);
+    }
+    let mut created = start_process(plan, container, &spec, &mut cgroup)?;
+    container.record.pid = created.pid;
+    container.record.start_time = start_time(created.pid)?;
+    container.record.cgroup = cgroup.saved().clone();
+    container.save()?;
+    if let (Console::Socket(path), Some(master)) = (&request.console, created.terminal.take()) {
+        send_console(path, &master)?;
+    }
+    if let Some(path) = &request.pid_file {
+        write_pid_file(path, created.pid)?;
+    }
+    match half.0.take() {
+        Some(container) => Ok((container, created)),
+        None => bail!("the container is gone"),
+    }
+}
+
+fn make_plan(request: &CreateRequest, container: &Container, spec: &Spec, has_door: bool) -> Result<Plan> {
+    let (listened, environment) = listen_fds();
+    let mut options = PlanOptions {
+        id: request.id.clone(),
+        bundle: request.bundle.clone(),
+        preserve_fds: request.preserve_fds + listened,
+        no_pivot: request.no_pivot,
+        no_new_keyring: request.no_new_keyring,
+        keep_groups: container.record.annotations.get("run.oci.keep_original_groups").is_some_and(|v| v == "1"),
+        has_selinux: label::has_selinux(),
+        environment,
+        ..PlanOptions::default()
+    };
+    if has_door {
+        let at = ShortPath::new(&container.dir)?;
+        options.door = Some(sync::door(&at.join("door")).context("make the door")?);
+    }
+    plan::plan(spec, options)
+}
+
+fn start_process(plan: Plan, container: &Container, spec: &Spec, cgroup: &mut Cgroup) -> Result<Created> {
+    let stdio = if plan.wants_terminal { Stdio::Terminal } else { Stdio::Inherit };
+    let cgroup = Some(cgroup).filter(|cgroup| cgroup.exists());
+    let mut created = launch::launch(plan, Rootfs::Path(container.record.rootfs.clone()), stdio, cgroup)?;
+    created.forward = Some(forwarder(container, spec));
+    Ok(created)
+}
+
+/// Passes the listener of the container's filter on.
+pub(super) fn forwarder(container: &Container, spec: &Spec) -> Forward {
+    let (mut container, spec) = (container.clone(), spec.clone());
+    Box::new(move |listener, pid| {
+        container.record.pid = pid;
+        container.forward_listener(&spec, listener)
+    })
+}
+
+/// Socket activation: the descriptors of LISTEN_FDS go on to the container, and their environment with them.
+pub(super) fn listen_fds() -> (u32, Vec<String>) {
+    let count = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    if count == 0 || count > 1024 {
+        return (0, Vec::new());
+    }
+    let mut environment = vec![format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()];
+    if let Ok(names) = std::env::var("LISTEN_FDNAMES") {
+        environment.push(format!("LISTEN_FDNAMES={names}"));
+    }
+    (count, environment)
+}
+
+fn read_spec(bundle: &Path) -> Result<Vec<u8>> {
+    let path = bundle.join("config.json");
+    match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("JSON specification file config.json not found in {}", bundle.display())
+        }
+        other => other.with_context(|| format!("read {}", path.display())),
+    }
+}
+
+/// The spec; an error names the place in the document.
+pub fn parse_spec(text: &[u8]) -> Result<Spec> {
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        anyhow::Error::new(error.into_inner()).context(if path == "." { "config.json".to_owned() } else { path })
+    })
+}
+
+fn check_console(console: &Console, wants_terminal: bool) -> Result<()> {
+    match console {
+        Console::None if wants_terminal => {
+            bail!("process.terminal: cannot allocate a terminal without --console-socket, for nobody would hold it")
+        }
+        Console::Socket(_) if !wants_terminal => {
+            bail!("--console-socket: process.terminal is not set, there is nothing to send")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Give the master of the terminal to whoever listens at the console socket.
+pub(super) fn send_console(path: &Path, master: &OwnedFd) -> Result<()> {
+    let what = || format!("send the terminal to --console-socket {}", path.display());
+    let socket = std::os::unix::net::UnixStream::connect(path).with_context(what)?;
+    fd::send(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd())).with_context(what)
+}
+
+/// The pid as text, there at once or not at all.
+pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    file::replace(path, pid.to_string().as_bytes(), Durability::Volatile)
+        .with_context(|| format!("write --pid-file {}", path.display()))
+}
