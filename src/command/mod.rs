@@ -21,10 +21,22 @@ mod runtime;
 mod search;
 mod table;
 
+mod attach;
 mod create;
+mod each;
+mod init;
 mod inspect;
+mod kill;
+mod pause;
 mod ps;
+mod restart;
+mod rm;
+mod start;
+mod stop;
+mod supervise;
+mod unpause;
 mod version;
+mod wait;
 
 use crate::engine::Engine;
 use crate::failure::{self, Failure, Kind};

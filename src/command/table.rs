@@ -33,10 +33,13 @@ macro_rules! verb {
 /// Everything that can be typed. Hidden ones (`supervise`, `document`, …) start with two underscores in none: they are
 /// marked hidden in their clap definition.
 pub const VERBS: &[Entry] = &[
+    verb!("attach" => attach, Outside),
     verb!("complete" => complete, Outside),
     verb!("completion" => completion, Outside),
     verb!("create" => create, Inside),
     verb!("document" => document, Outside),
+    verb!("init" => init, Inside),
+    verb!("kill" => kill, Outside),
     verb!("login" => login, Outside),
     verb!("logout" => logout, Outside),
     Entry::Group {
@@ -55,9 +58,33 @@ pub const VERBS: &[Entry] = &[
     },
     verb!("inspect" => inspect, Outside),
     verb!("ps" => ps, Outside),
+    verb!("pause" => pause, Outside),
     verb!("pull" => pull, Inside),
+    verb!("restart" => restart, Inside),
+    verb!("rm" => rm, Inside),
     verb!("search" => search, Outside),
+    verb!("start" => start, Inside),
+    verb!("stop" => stop, Outside),
+    verb!("supervise" => supervise, Inside),
+    verb!("unpause" => unpause, Outside),
     verb!("version" => version, Outside),
+    verb!("wait" => wait, Outside),
+    Entry::Group { name: "container", about: "Manage containers", entries: CONTAINER },
+];
+
+/// The forms with `container` before them.
+const CONTAINER: &[Entry] = &[
+    verb!("attach" => attach, Outside),
+    verb!("create" => create, Inside),
+    verb!("init" => init, Inside),
+    verb!("kill" => kill, Outside),
+    verb!("pause" => pause, Outside),
+    verb!("restart" => restart, Inside),
+    verb!("rm" => rm, Inside),
+    verb!("start" => start, Inside),
+    verb!("stop" => stop, Outside),
+    verb!("unpause" => unpause, Outside),
+    verb!("wait" => wait, Outside),
 ];
 
 /// The clap command of an entry with all below it.

@@ -3,7 +3,9 @@
 //! The engine reads and writes records and talks to supervisors; it starts no container itself (that is `supervisor`).
 #![forbid(unsafe_code)]
 
+pub mod attach;
 pub mod create;
+pub mod filter;
 mod idmap;
 pub mod inspect;
 pub mod list;
@@ -11,8 +13,14 @@ pub mod login;
 mod merge;
 pub mod moment;
 pub mod network;
+pub mod pause;
 pub mod registry;
+pub mod remove;
 pub mod search;
+pub mod select;
+pub mod start;
+pub mod stop;
+pub mod wait;
 
 use crate::host::userns::Privilege;
 use crate::state::layout::Layout;

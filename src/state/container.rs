@@ -213,6 +213,11 @@ pub fn state(layout: &Layout, id: &Id) -> Result<State> {
         // Between taking `alive` and the first status there is nothing to read: it is starting.
         return Ok(State::Live(file::read_json(&path)?.unwrap_or_default()));
     }
+    state_of_dead(layout, id)
+}
+
+/// What is true of a container that nobody supervises.
+pub fn state_of_dead(layout: &Layout, id: &Id) -> Result<State> {
     let exit: Option<Exit> = file::read_json(&layout.container(id).join("exit.json"))?;
     // A status without a living supervisor is an orphan's: newer than any exit that was written before it.
     let orphan: Option<Status> = file::read_json(&layout.running(id).join("status.json"))?;

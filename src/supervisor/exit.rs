@@ -95,6 +95,17 @@ pub fn remove(layout: &Layout, record: &ContainerRecord) -> Result<()> {
     Ok(())
 }
 
+/// The same for a container whose record cannot be read.
+pub fn remove_unreadable(layout: &Layout, id: &Id) -> Result<()> {
+    let grave = file::staging_name(&layout.tmp(), "removed");
+    let directory = layout.container(id);
+    file::rename_new(&directory, &grave).with_context(|| format!("remove {}", directory.display()))?;
+    for entry in std::fs::read_dir(layout.names()).into_iter().flatten().flatten() {
+        name::release(layout, &entry.file_name().to_string_lossy(), id)?;
+    }
+    tree::remove(&grave).with_context(|| format!("remove {}", grave.display()))
+}
+
 /// What the restart policy says after an end: the delay, or no.
 pub fn restart_delay(
     record: &ContainerRecord,

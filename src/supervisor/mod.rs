@@ -12,3 +12,4 @@ pub mod relay;
 pub mod serve;
 pub mod source;
 mod status;
+pub mod supervise;

@@ -28,8 +28,8 @@ const CLIENTS_MAX: usize = 256;
 pub trait Process {
     /// Its number.
     fn pid(&self) -> i32;
-    /// Readable when it has ended.
-    fn pidfd(&self) -> &OwnedFd;
+    /// Readable when it has ended; `None`: it is gone.
+    fn pidfd(&self) -> Option<&OwnedFd>;
     /// Let it run.
     fn begin(&mut self) -> Result<()>;
     /// Send it a signal.
@@ -143,6 +143,30 @@ pub enum Turn {
 }
 
 impl House {
+    /// An empty one.
+    pub fn new(listener: OwnedFd, signals: SignalFd, status: StatusFile) -> House {
+        House {
+            listener,
+            signals,
+            clients: Vec::new(),
+            relay: Relay::default(),
+            log: Log::None,
+            input: None,
+            terminal: false,
+            interactive: false,
+            passthrough: false,
+            status,
+            cgroup: None,
+            stop_default: StopWish { signal: libc::SIGTERM, timeout: None },
+            ephemeral: false,
+            stopped_by_user: false,
+            stop_deadline: None,
+            killed: false,
+            run_deadline: None,
+            last_output: Instant::now(),
+        }
+    }
+
     /// Serve until the process ends; without one, until `until` or until a client stops the container.
     pub fn keep(&mut self, mut process: Option<&mut dyn Process>, until: Option<Instant>) -> Result<Turn> {
         loop {
@@ -160,7 +184,7 @@ impl House {
                 self.accept();
             }
             self.clients.retain(|client| !client.gone);
-            if ready.process {
+            if ready.process || process.as_ref().is_some_and(|process| process.pidfd().is_none()) {
                 return Ok(Turn::Ended);
             }
             let now = Instant::now();
@@ -486,7 +510,7 @@ impl House {
         let signals = places.add(&self.signals, PollFlags::POLLIN);
         let full = self.clients.len() >= CLIENTS_MAX;
         let listener = if full { None } else { places.add(&self.listener, PollFlags::POLLIN) };
-        let pidfd = process.and_then(|process| places.add(process.pidfd(), PollFlags::POLLIN));
+        let pidfd = process.and_then(|process| process.pidfd()).and_then(|pidfd| places.add(pidfd, PollFlags::POLLIN));
         let sources = [Stream::Output, Stream::Errors].map(|stream| {
             let mut viewers = self.clients.iter().filter_map(|client| client.viewer.as_ref());
             let held = viewers.any(|viewer| viewer.pending(stream).is_some());

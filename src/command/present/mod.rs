@@ -245,6 +245,12 @@ pub fn text(text: &str) -> Result<()> {
     write(text.as_bytes()).map(|_| ())
 }
 
+/// Tell of something that is no failure, in the form that scripts of podman's users look for.
+pub fn warn(text: &str) {
+    let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    eprintln!("time=\"{time}\" level=warning msg={text:?}");
+}
+
 /// Write one line to standard output.
 pub fn line(text: impl std::fmt::Display) -> Result<()> {
     self::text(&format!("{text}\n"))
