@@ -1,6 +1,6 @@
 //! `coracle start`.
 
-use super::{each, present};
+use super::each;
 use crate::engine::Engine;
 use crate::engine::attach::{self, Seat};
 use crate::engine::select::{self, Wish};

@@ -44,7 +44,8 @@ enum Test {
     Restart(String),
     StartsOnBoot(bool),
     Command(String),
-    Pod(String),
+    /// No container is in a pod yet.
+    Nothing,
 }
 
 impl Filters {
@@ -68,11 +69,6 @@ impl Filters {
             _ => Condition::Any(tests),
         });
         Ok(Filters { conditions: conditions.collect() })
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.conditions.is_empty()
     }
 
     /// Whether a container is as wanted.
@@ -139,7 +135,7 @@ fn test(engine: &Engine, key: &str, value: &str) -> Result<(&'static str, Test)>
             Test::StartsOnBoot(value.parse().with_context(|| format!("filter {key}={value}"))?),
         ),
         "command" => ("command", Test::Command(value.to_owned())),
-        "pod" => ("pod", Test::Pod(value.to_owned())),
+        "pod" => ("pod", Test::Nothing),
         _ => return Err(Failure::new(Kind::Engine, format!("{key} is an invalid filter")).into()),
     })
 }
@@ -211,7 +207,7 @@ impl Test {
                 spec.process.command.first().or(spec.process.entrypoint.iter().flatten().next()) == Some(wanted)
             }
             // No container is in a pod yet.
-            Test::Pod(_) => false,
+            Test::Nothing => false,
         }
     }
 }

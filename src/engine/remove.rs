@@ -129,7 +129,7 @@ fn release_leftovers(engine: &Engine, record: &ContainerRecord) {
     }
     let held: Option<Attachments> = file::read_json(&running.join("attachments.json")).ok().flatten();
     if let Some(held) = held {
-        let _ = acquire::release(&held);
+        let _ = acquire::release(&engine.layout, &held);
     }
 }
 

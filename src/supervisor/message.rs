@@ -93,13 +93,6 @@ pub struct Attach {
     pub patient: bool,
 }
 
-impl Attach {
-    /// How many descriptors come along.
-    pub fn descriptors(&self) -> usize {
-        usize::from(self.output) + usize::from(self.errors)
-    }
-}
-
 /// The supervisor speaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,6 +9,7 @@ use super::message::{Attach, Connection, Reply, Request, Trouble};
 use super::relay::{Pumped, Relay, Viewer};
 use super::status::StatusFile;
 use crate::failure::{Failure, Kind};
+use crate::network::attach::Attached;
 use crate::runtime::cgroup::Cgroup;
 use crate::state::container::Phase;
 use crate::sys::{pipe, socket};
@@ -69,6 +70,8 @@ pub struct House {
     pub status: StatusFile,
     /// Its cgroup, to freeze and kill.
     pub cgroup: Option<Cgroup>,
+    /// Its networks, and its name server.
+    pub network: Attached,
     /// How to stop it when nobody says.
     pub stop_default: StopWish,
     /// It goes with its process: a broken pipe of whoever started it is its own broken pipe.
@@ -157,6 +160,7 @@ impl House {
             passthrough: false,
             status,
             cgroup: None,
+            network: Attached::default(),
             stop_default: StopWish { signal: libc::SIGTERM, timeout: None },
             ephemeral: false,
             stopped_by_user: false,
@@ -180,6 +184,9 @@ impl House {
                 }
             }
             self.serve(&ready, &mut process);
+            if ready.network {
+                self.network.ready();
+            }
             if ready.listener {
                 self.accept();
             }
@@ -527,6 +534,12 @@ impl House {
                 (places.add(&client.connection, PollFlags::POLLIN), sinks)
             })
             .collect();
+        let first = places.files.len();
+        let names = self.network.fds();
+        for file in &names {
+            places.files.push(PollFd::new(*file, PollFlags::POLLIN));
+        }
+        let names = first..places.files.len();
         let left = self.next_deadline(until).map(|deadline| deadline.saturating_duration_since(Instant::now()));
         match poll(&mut places.files, timeout(left)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -537,6 +550,7 @@ impl House {
             signals: is(signals),
             listener: is(listener),
             process: is(pidfd),
+            network: names.into_iter().any(|index| is(Some(index))),
             sources: sources.map(is),
             clients: clients
                 .into_iter()
@@ -571,6 +585,7 @@ struct Ready {
     signals: bool,
     listener: bool,
     process: bool,
+    network: bool,
     sources: [bool; 2],
     clients: Vec<Seen>,
 }

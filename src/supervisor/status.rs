@@ -26,6 +26,11 @@ impl StatusFile {
         &self.status
     }
 
+    /// What is to be said with the next change.
+    pub fn prepare(&mut self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status);
+    }
+
     /// Say something else. RUN is memory: if it is full the old status stands, and the container goes on.
     pub fn change(&mut self, change: impl FnOnce(&mut Status)) {
         change(&mut self.status);

@@ -13,7 +13,9 @@ use super::serve::{Client, House, Process, StopWish, Turn, viewer};
 use super::status::StatusFile;
 use crate::failure::{self, Failure, Kind};
 use crate::host::userns::{self, Privilege};
+use crate::model::container::NamespaceMode;
 use crate::model::id::Id;
+use crate::network::attach::Attached;
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::launch::{self, Created, Rootfs, Running, Stdio};
 use crate::state::container::{ContainerRecord, Exit, Phase, VERSION};
@@ -171,6 +173,7 @@ fn one_life(
     let mut exit = Exit { version: VERSION, restarts, ..Exit::default() };
     exit.log_path =
         log::path(&record.spec.log, &place.layout.container(&record.id)).map(|path| path.display().to_string());
+    house.status.prepare(|status| status.log_path.clone_from(&exit.log_path));
     let (start, mut descriptors, client) = match starter {
         Some(Starter { start, descriptors, client }) => (start, descriptors, client),
         None => (Start { begin: true, ..Start::default() }, Vec::new(), None),
@@ -187,8 +190,9 @@ fn one_life(
             exit.started_ns = house.status.get().started_ns;
             exit.stopped_by_user = house.stopped_by_user;
             exit.oom_killed = exit.code == 137 && house.cgroup.as_ref().is_some_and(was_out_of_memory);
-            if let Some(cgroup) = &mut house.cgroup {
-                // What is left of it, where it had no pid namespace of its own.
+            let shares_pids = record.spec.namespaces.pid != NamespaceMode::Private;
+            if let Some(cgroup) = house.cgroup.as_mut().filter(|_| shares_pids) {
+                // The kernel ends the others only where the first process was that of a pid namespace.
                 let _ = cgroup.kill();
             }
             house.drain();
@@ -203,10 +207,14 @@ fn one_life(
         }
     }
     exit.finished_ns = now_ns();
-    if let Some(cgroup) = house.cgroup.take() {
-        let _ = cgroup.delete();
+    if let Some(cgroup) = house.cgroup.take()
+        && cgroup.delete().is_ok()
+    {
+        held.cgroup = serde_json::Value::Null;
     }
-    let _ = acquire::release(&held);
+    house.network = Attached::default();
+    // What cannot be released now is in `attachments.json` no more; `system check` finds it.
+    let _ = acquire::release(place.layout, &held);
     exit
 }
 
@@ -235,6 +243,7 @@ fn introduce(
     let running = born.is_running();
     let pid = born.pid();
     let cgroup = house.cgroup.as_ref().and_then(|cgroup| serde_json::to_value(cgroup.saved()).ok());
+    let network = serde_json::to_value(&house.network).unwrap_or_default();
     let pid_start = userns::start_time(pid).unwrap_or(0);
     house.status.change(|status| {
         status.phase = if running { Phase::Running } else { Phase::Initialized };
@@ -243,6 +252,7 @@ fn introduce(
         status.started_ns = if running { now_ns() } else { 0 };
         status.restarts = restarts;
         status.cgroup = cgroup.unwrap_or_default();
+        status.network = network;
         status.stopping = false;
     });
     let _ = exit::write_pidfile(record.spec.lifecycle.pidfile.as_deref(), pid);
@@ -351,8 +361,9 @@ fn bear(
     house.log = open_log(place, record)?;
     furnish(house, record);
     let Streams { stdio, output, errors, input } = streams;
-    let Acquired { plan, rootfs, cgroup, .. } = acquired;
+    let Acquired { plan, rootfs, cgroup, network, .. } = acquired;
     house.cgroup = cgroup;
+    house.network = network;
     let created = launch::launch(plan, Rootfs::Mount(rootfs), stdio, house.cgroup.as_mut())?;
     let mut born = Born { pid: created.pid, created: Some(created), running: None, failed: None };
     let master = born.created.as_mut().and_then(|created| created.terminal.take());
