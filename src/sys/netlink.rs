@@ -136,32 +136,36 @@ pub fn set_option(fd: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io
 }
 
 /// Run `work` in this network namespace and come back.
-///
-/// An unprivileged process that joins a namespace of its user namespace may not return to the host's. So the work is
-/// done by a child that shares memory and file descriptors with the caller, which sleeps meanwhile (as in `vfork`):
-/// what the child opens and writes is the caller's. No thread is left behind, and the caller never leaves its namespace.
-/// `work` must not panic and must not rely on its process id.
 pub fn within<T, F: FnOnce() -> T>(namespace: BorrowedFd<'_>, work: F) -> io::Result<T> {
-    struct Call<'a, T, F> {
-        namespace: BorrowedFd<'a>,
+    beside(|| nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).map(|()| work()))?
+        .map_err(io::Error::from)
+}
+
+/// Run `work` in a new network namespace, which lives on if `work` opens a descriptor of it.
+pub fn within_new<T, F: FnOnce() -> T>(work: F) -> io::Result<T> {
+    beside(|| nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map(|()| work()))?.map_err(io::Error::from)
+}
+
+/// Run `work` in a child that shares memory and file descriptors with the caller, which sleeps meanwhile (as in `vfork`):
+/// what the child opens and writes is the caller's, the namespaces it enters are not.
+///
+/// An unprivileged process that joins a network namespace of its user namespace may not return to the host's, so it does
+/// not go itself. No thread is left behind. `work` must not panic and must not rely on its process id.
+fn beside<T, F: FnOnce() -> T>(work: F) -> io::Result<T> {
+    struct Call<T, F> {
         work: Option<F>,
-        result: Option<io::Result<T>>,
+        result: Option<T>,
     }
     extern "C" fn run<T, F: FnOnce() -> T>(argument: *mut c_void) -> i32 {
         // SAFETY: `argument` is the `Call` below, which outlives the child; the caller sleeps, so nobody else uses it.
-        let call = unsafe { &mut *argument.cast::<Call<'_, T, F>>() };
-        let Some(work) = call.work.take() else { return 1 };
-        call.result = Some(match nix::sched::setns(call.namespace, nix::sched::CloneFlags::CLONE_NEWNET) {
-            Ok(()) => Ok(work()),
-            Err(error) => Err(error.into()),
-        });
+        let call = unsafe { &mut *argument.cast::<Call<T, F>>() };
+        call.result = call.work.take().map(|work| work());
         0
     }
 
     let mut stack = vec![0u128; (256 << 10) / 16];
-    let mut call = Call { namespace, work: Some(work), result: None };
-    let all = nix::sys::signal::SigSet::all();
-    let old = all.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
+    let mut call = Call { work: Some(work), result: None };
+    let old = nix::sys::signal::SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)?;
     // SAFETY: the stack is ours, aligned, and outlives the child, because CLONE_VFORK suspends the caller until the
     // child has exited. `run` takes exactly this pointer. The child shares thread-local storage with a sleeping caller.
     let pid = unsafe {
@@ -184,7 +188,7 @@ pub fn within<T, F: FnOnce() -> T>(namespace: BorrowedFd<'_>, work: F) -> io::Re
     old.thread_set_mask()?;
     match failed {
         Some(error) => Err(error),
-        None => call.result.unwrap_or_else(|| Err(io::Error::other("the child in the namespace died"))),
+        None => call.result.ok_or_else(|| io::Error::other("the child beside us died")),
     }
 }
 
