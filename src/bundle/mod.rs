@@ -8,6 +8,7 @@ mod device;
 pub mod mount;
 mod process;
 pub mod resource;
+pub mod seccomp;
 pub mod security;
 pub mod user;
 

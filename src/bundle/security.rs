@@ -1,6 +1,7 @@
 //! Confinement: capabilities, masked and read-only paths, sysctls, the filter.
 
 use super::Facts;
+use super::seccomp;
 use crate::failure::{Failure, Kind};
 use crate::model::container::ContainerSpec;
 use crate::model::network::NetworkMode;
@@ -160,13 +161,14 @@ pub fn sysctl(spec: &ContainerSpec, facts: &Facts) -> HashMap<String, String> {
 
 /// The filter that was asked for.
 pub fn seccomp(security: &Security) -> Result<Option<LinuxSeccomp>> {
-    let _ = bounding(security)?;
+    let capabilities = bounding(security)?;
     match &security.seccomp {
         Seccomp::Unconfined => Ok(None),
         Seccomp::Default if security.privileged => Ok(None),
-        Seccomp::Default => Ok(None),
+        Seccomp::Default => Ok(Some(seccomp::default_profile(&capabilities, false))),
         Seccomp::File { path, json } => {
-            serde_json::from_str(json).map(Some).with_context(|| format!("read seccomp profile {path}"))
+            let host = seccomp::Host { capabilities: &capabilities, kernel: seccomp::running_kernel() };
+            seccomp::parse(json, host).map(Some).with_context(|| format!("read seccomp profile {path}"))
         }
     }
 }
