@@ -183,17 +183,17 @@ mod tests {
     #[test]
     #[ignore = "prints a figure"]
     fn cost() {
-        let start = std::time::Instant::now();
-        for _ in 0..100 {
-            let profile = default_profile(&Capabilities::new(), false);
-            std::hint::black_box(&profile);
-        }
-        let made = start.elapsed() / 100;
+        let least = |work: &dyn Fn()| {
+            let time = |_| {
+                let start = std::time::Instant::now();
+                work();
+                start.elapsed()
+            };
+            (0..300).map(time).min().unwrap_or_default()
+        };
         let profile = default_profile(&Capabilities::new(), false);
-        let start = std::time::Instant::now();
-        for _ in 0..100 {
-            std::hint::black_box(crate::runtime::seccomp::compile(&profile).unwrap());
-        }
-        println!("profile {made:?}, program {:?}", start.elapsed() / 100);
+        let made = least(&|| drop(std::hint::black_box(default_profile(&Capabilities::new(), false))));
+        let compiled = least(&|| drop(std::hint::black_box(crate::runtime::seccomp::compile(&profile).unwrap())));
+        println!("profile {made:?}, program {compiled:?}");
     }
 }

@@ -27,6 +27,10 @@ use std::collections::BTreeMap;
 const INSTRUCTIONS_MAX: usize = 4096;
 /// Set in the number of an x32 call.
 const X32_BIT: u32 = 0x4000_0000;
+/// More than any call's number has, but for arm's private ones.
+const NUMBERS: usize = 1024;
+const I386_SOCKETCALL: u32 = 102;
+const I386_IPC: u32 = 117;
 /// From here on arm has calls of its own; they are not counted when the newest known call is looked for.
 const PRIVATE: u32 = 0xf_0000;
 /// ENOSYS for what the profile cannot know.
@@ -84,10 +88,24 @@ fn read_rules(profile: &LinuxSeccomp, default: u32) -> Result<Vec<Entry>> {
         if action == default {
             alternatives.clear(); // says nothing new, but that the profile knows these calls
         }
-        let rows = call.names().iter().filter_map(|name| row_of(name)).collect();
+        let rows = rows_of(call.names());
         entries.push(Entry { rows, action, alternatives });
     }
     Ok(entries)
+}
+
+/// The rows of the names that are known. Profiles are mostly sorted, so each is looked for right behind the last first.
+fn rows_of(names: &[String]) -> Vec<usize> {
+    let mut rows = Vec::with_capacity(names.len());
+    let mut next = 0;
+    for name in names {
+        let near = table::CALLS[next..].iter().take(3).position(|row| row.0 == name);
+        if let Some(row) = near.map(|offset| next + offset).or_else(|| row_of(name)) {
+            rows.push(row);
+            next = row + 1;
+        }
+    }
+    rows
 }
 
 fn row_of(name: &str) -> Option<usize> {
@@ -224,53 +242,79 @@ fn abis(architectures: &[Arch]) -> Vec<Abi> {
     abis
 }
 
-/// Which call of `socketcall` or `ipc` a name is on i386.
+/// Which call of `socketcall` or `ipc` a name is on i386; sorted by name.
+const MULTIPLEXED: [(&str, (&str, u64)); 32] = [
+    ("accept", ("socketcall", 5)),
+    ("accept4", ("socketcall", 18)),
+    ("bind", ("socketcall", 2)),
+    ("connect", ("socketcall", 3)),
+    ("getpeername", ("socketcall", 7)),
+    ("getsockname", ("socketcall", 6)),
+    ("getsockopt", ("socketcall", 15)),
+    ("listen", ("socketcall", 4)),
+    ("msgctl", ("ipc", 14)),
+    ("msgget", ("ipc", 13)),
+    ("msgrcv", ("ipc", 12)),
+    ("msgsnd", ("ipc", 11)),
+    ("recv", ("socketcall", 10)),
+    ("recvfrom", ("socketcall", 12)),
+    ("recvmmsg", ("socketcall", 19)),
+    ("recvmsg", ("socketcall", 17)),
+    ("semctl", ("ipc", 3)),
+    ("semget", ("ipc", 2)),
+    ("semop", ("ipc", 1)),
+    ("semtimedop", ("ipc", 4)),
+    ("send", ("socketcall", 9)),
+    ("sendmmsg", ("socketcall", 20)),
+    ("sendmsg", ("socketcall", 16)),
+    ("sendto", ("socketcall", 11)),
+    ("setsockopt", ("socketcall", 14)),
+    ("shmat", ("ipc", 21)),
+    ("shmctl", ("ipc", 24)),
+    ("shmdt", ("ipc", 22)),
+    ("shmget", ("ipc", 23)),
+    ("shutdown", ("socketcall", 13)),
+    ("socket", ("socketcall", 1)),
+    ("socketpair", ("socketcall", 8)),
+];
+
 fn multiplexed(name: &str) -> Option<(&'static str, u64)> {
-    const SOCKET: [&str; 20] = [
-        "socket",
-        "bind",
-        "connect",
-        "listen",
-        "accept",
-        "getsockname",
-        "getpeername",
-        "socketpair",
-        "send",
-        "recv",
-        "sendto",
-        "recvfrom",
-        "shutdown",
-        "setsockopt",
-        "getsockopt",
-        "sendmsg",
-        "recvmsg",
-        "accept4",
-        "recvmmsg",
-        "sendmmsg",
-    ];
-    const IPC: [(&str, u64); 12] = [
-        ("semop", 1),
-        ("semget", 2),
-        ("semctl", 3),
-        ("semtimedop", 4),
-        ("msgsnd", 11),
-        ("msgrcv", 12),
-        ("msgget", 13),
-        ("msgctl", 14),
-        ("shmat", 21),
-        ("shmdt", 22),
-        ("shmget", 23),
-        ("shmctl", 24),
-    ];
-    if let Some(position) = SOCKET.iter().position(|known| *known == name) {
-        return Some(("socketcall", position as u64 + 1));
+    MULTIPLEXED.binary_search_by_key(&name, |row| row.0).ok().map(|index| MULTIPLEXED[index].1)
+}
+
+/// What is said of each call number of one ABI.
+struct Calls {
+    /// By number: decided whatever the arguments are. The first to say so wins, and over all in `rules`.
+    plain: Vec<Option<u32>>,
+    /// Decided by the arguments; in arm's private range also without.
+    rules: BTreeMap<u32, Vec<Rule>>,
+}
+
+impl Calls {
+    fn add(&mut self, number: u32, conditions: &[Condition], action: u32) {
+        match self.plain.get_mut(number as usize) {
+            Some(plain) if conditions.is_empty() => *plain = plain.or(Some(action)),
+            _ => self.rules.entry(number).or_default().push(Rule { conditions: conditions.to_vec(), action }),
+        }
     }
-    IPC.iter().find(|(known, _)| *known == name).map(|&(_, call)| ("ipc", call))
+
+    fn leaf(&self, number: u32, default: u32) -> Leaf {
+        if let Some(Some(action)) = self.plain.get(number as usize) {
+            return Leaf::Return(*action);
+        }
+        match self.rules.get(&number).map(Vec::as_slice) {
+            None => Leaf::Return(default),
+            Some(rules) => match rules.iter().find(|rule| rule.conditions.is_empty()) {
+                Some(rule) => Leaf::Return(rule.action),
+                None => Leaf::Rules { rules: rules.to_vec(), default },
+            },
+        }
+    }
 }
 
 /// One ABI's map from call number to what happens, as ranges in order from 0.
 fn segments(abi: Abi, entries: &[Entry], default: u32, stub: bool) -> Vec<Segment> {
-    let mut calls: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
+    let mut calls = Calls { plain: vec![None; NUMBERS], rules: BTreeMap::new() };
     let mut newest = None;
     for entry in entries {
         for &row in &entry.rows {
@@ -278,8 +322,7 @@ fn segments(abi: Abi, entries: &[Entry], default: u32, stub: bool) -> Vec<Segmen
             if let Some(number) = abi.number(&numbers) {
                 newest = newest.max(Some(number).filter(|number| *number < PRIVATE));
                 for conditions in &entry.alternatives {
-                    let rule = Rule { conditions: conditions.clone(), action: entry.action };
-                    calls.entry(number).or_default().push(rule);
+                    calls.add(number, conditions, entry.action);
                 }
             }
             if abi == Abi::I386
@@ -289,18 +332,17 @@ fn segments(abi: Abi, entries: &[Entry], default: u32, stub: bool) -> Vec<Segmen
             }
         }
     }
-    let mut segments = Segments(vec![Segment { start: 0, leaf: Leaf::Return(default) }]);
-    for (number, rules) in calls.range(..PRIVATE) {
-        segments.push(*number, leaf(rules, default));
-        segments.push(number + 1, Leaf::Return(default));
+    let mut segments = Segments(Vec::with_capacity(128));
+    // `ipc` may be filtered though the call that was named has no number of its own.
+    let last = newest.max(calls.rules.range(..PRIVATE).next_back().map(|(number, _)| *number));
+    let end = last.map_or(0, |last| last + 1);
+    for number in 0..end {
+        segments.push(number, calls.leaf(number, default));
     }
-    let mut beyond = default;
-    if let Some(newest) = newest.filter(|_| stub) {
-        beyond = UNKNOWN;
-        segments.push(newest + 1, Leaf::Return(beyond));
-    }
-    for (number, rules) in calls.range(PRIVATE..) {
-        segments.push(*number, leaf(rules, beyond));
+    let beyond = if stub && last.is_some() { UNKNOWN } else { default };
+    segments.push(end, Leaf::Return(beyond));
+    for number in calls.rules.range(PRIVATE..).map(|(number, _)| *number) {
+        segments.push(number, calls.leaf(number, beyond));
         segments.push(number + 1, Leaf::Return(beyond));
     }
     segments.0
@@ -322,7 +364,7 @@ impl Segments {
 
 /// The arguments of the call proper stand behind a pointer, so a rule that looks at them cannot be followed. One that
 /// restricts then holds for every use of the call; one that permits is left out: never more is allowed than was said.
-fn add_multiplexed(calls: &mut BTreeMap<u32, Vec<Rule>>, of: (&str, u64), entry: &Entry, default: u32) {
+fn add_multiplexed(calls: &mut Calls, of: (&str, u64), entry: &Entry, default: u32) {
     let permits = |action: u32| matches!(action, libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG);
     if entry.alternatives.is_empty() {
         return;
@@ -331,18 +373,7 @@ fn add_multiplexed(calls: &mut BTreeMap<u32, Vec<Rule>>, of: (&str, u64), entry:
     if blind && (permits(entry.action) || !permits(default)) {
         return;
     }
-    let Some(number) = row_of(of.0).and_then(|row| Abi::I386.number(&table::CALLS[row].1)) else {
-        return;
-    };
     // `ipc` carries a version in the upper half of its first argument.
-    let mask = if of.0 == "ipc" { 0xffff } else { u64::MAX };
-    let condition = Condition::MaskedEqual { index: 0, mask, value: of.1 };
-    calls.entry(number).or_default().push(Rule { conditions: vec![condition], action: entry.action });
-}
-
-fn leaf(rules: &[Rule], default: u32) -> Leaf {
-    match rules.iter().find(|rule| rule.conditions.is_empty()) {
-        Some(rule) => Leaf::Return(rule.action),
-        None => Leaf::Rules { rules: rules.to_vec(), default },
-    }
+    let (number, mask) = if of.0 == "ipc" { (I386_IPC, 0xffff) } else { (I386_SOCKETCALL, u64::MAX) };
+    calls.add(number, &[Condition::MaskedEqual { index: 0, mask, value: of.1 }], entry.action);
 }

@@ -195,6 +195,11 @@ fn profile(default: LinuxSeccompAction, calls: Vec<LinuxSyscall>) -> LinuxSeccom
 #[test]
 fn table_is_sorted() {
     assert!(table::CALLS.is_sorted_by(|a, b| a.0 < b.0));
+    assert!(MULTIPLEXED.is_sorted_by(|a, b| a.0 < b.0));
+    let largest = |abi: Abi| table::CALLS.iter().filter_map(|row| abi.number(&row.1)).max().unwrap();
+    assert!([Abi::X86_64, Abi::I386, Abi::X32, Abi::Aarch64].iter().all(|abi| largest(*abi) < NUMBERS as u32));
+    let number = |name| Abi::I386.number(&table::CALLS[row_of(name).unwrap()].1);
+    assert_eq!((number("socketcall"), number("ipc")), (Some(I386_SOCKETCALL), Some(I386_IPC)));
 }
 
 #[test]
