@@ -35,6 +35,15 @@ mod start;
 mod stop;
 mod supervise;
 mod unpause;
+mod history;
+mod image;
+mod images;
+mod import;
+mod load;
+mod rmi;
+mod save;
+mod tag;
+mod untag;
 mod version;
 mod wait;
 

@@ -4,13 +4,15 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod archive;
 pub mod create;
 pub mod filter;
 mod idmap;
 pub mod inspect;
 pub mod list;
-pub mod login;
+pub mod image;
 mod merge;
+pub mod login;
 pub mod moment;
 pub mod network;
 pub mod pause;

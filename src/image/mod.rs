@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod archive;
 pub mod auth;
 pub mod auth_file;
 pub mod builtin;
+pub mod change;
 pub mod conf;
 pub mod config;
 pub mod download;

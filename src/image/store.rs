@@ -13,7 +13,7 @@ use crate::state::event::{self, Event};
 use crate::state::file::{self, Durability, fault};
 use crate::state::layout::Layout;
 use crate::state::lock::{self, Guard, Mode, Rank};
-use crate::storage::layer;
+use crate::storage::{compress, layer, pipe};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -356,6 +356,19 @@ pub fn adopt_blob(layout: &Layout, staged: &Path, digest: &Digest) -> Result<()>
     std::fs::rename(staged, &path).with_context(|| format!("write {}", path.display()))
 }
 
+/// A staged file decompressed into another: that file, its digest and its length.
+pub fn plain_copy(layout: &Layout, source: layer::StagedFile) -> Result<(layer::StagedFile, Digest, u64)> {
+    use std::io::Seek;
+    let mut file = source.file().try_clone()?;
+    file.rewind()?;
+    let (_, plain) = compress::decompress(file)?;
+    let target = layer::StagedFile::create(layout)?;
+    let mut hashing = pipe::HashingReader::new(plain);
+    std::io::copy(&mut hashing, &mut target.file()).context("copy the layer")?;
+    let (hash, size) = hashing.finish();
+    Ok((target, Digest::from_sha256(&hash), size))
+}
+
 /// sha256 of bytes.
 pub fn digest_of(content: &[u8]) -> Digest {
     use sha2::Digest as _;
@@ -383,7 +396,7 @@ pub struct NewImage {
     pub index: Option<Vec<u8>>,
     /// Layers that must become visible.
     pub staged: Vec<layer::Staged>,
-    /// Compressed layers that must become visible: files in `tmp/` whose digests are right.
+    /// Compressed layers that must become visible: files in `tmp/` whose digests the caller has checked, and keeps locked.
     pub blobs: Vec<(PathBuf, Digest)>,
     /// Names to give it.
     pub names: Vec<Reference>,

@@ -18,6 +18,7 @@ use crate::storage::{pipe, split, tree, unpack};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -38,6 +39,9 @@ pub struct LayerRecord {
     pub size: u64,
     /// Entries of the archive.
     pub entries: u64,
+    /// Bytes of the plain archive.
+    #[serde(default)]
+    pub archive_size: Option<u64>,
     /// Whether the archive can be made again from `diff` and `split`.
     pub whole: bool,
     /// When, in nanoseconds since 1970.
@@ -80,6 +84,12 @@ impl Claim {
     /// Claim a layer, waiting for whoever makes it now.
     pub fn take(layout: &Layout, hex: &str) -> Result<Claim> {
         Claim::acquire(layout, hex, FlockArg::LockExclusive)?.with_context(|| format!("claim layer {hex}"))
+    }
+
+    /// Claim all layers of an image. In one order for all: two who want the same layers never wait for each other.
+    pub fn take_all<'a>(layout: &Layout, digits: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, Claim>> {
+        let sorted: BTreeSet<&str> = digits.collect();
+        sorted.into_iter().map(|hex| Ok((hex.to_owned(), Claim::take(layout, hex)?))).collect()
     }
 
     /// Claim a layer for removal; `None`: somebody works with it.
@@ -157,6 +167,43 @@ impl Drop for Staging {
     }
 }
 
+/// A file in `tmp/` that is to become a blob; it goes when it is dropped.
+#[derive(Debug)]
+pub struct StagedFile {
+    path: PathBuf,
+    file: Flock<File>,
+}
+
+impl StagedFile {
+    /// Make one.
+    pub fn create(layout: &Layout) -> Result<StagedFile> {
+        let path = file::staging_name(&layout.tmp(), "blob");
+        let _store = lock::lock(&layout.lock(), Rank::Store, Mode::Shared)?;
+        let context = || format!("make {}", path.display());
+        fault::point("create", &path).with_context(context)?;
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.with_context(context)?;
+        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
+        Ok(StagedFile { path, file })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its descriptor.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
 /// Remove what the killed left in `tmp/`. Returns bytes freed.
 pub fn sweep(layout: &Layout) -> Result<u64> {
     let path = layout.tmp();
@@ -194,7 +241,10 @@ fn is_young(entry: &std::fs::DirEntry) -> bool {
     let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
     let locked = [&b"layer."[..], b"claim.", b"gone.", b"blob."];
     let name = entry.file_name();
-    !locked.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix)) && age.is_none_or(|age| age.as_secs() < 60)
+    // What was fetched of a blob is worth keeping for a while: the next pull goes on there.
+    let limit = if name.as_encoded_bytes().starts_with(b"partial.") { 86_400 } else { 60 };
+    !locked.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix))
+        && age.is_none_or(|age| age.as_secs() < limit)
 }
 
 /// A layer to be unpacked.
@@ -220,7 +270,6 @@ pub struct Staged {
     pub blob_size: u64,
     /// How it was compressed.
     pub compression: Compression,
-    /// The plain archive's length is `blob_size` when it was not compressed.
     staging: Staging,
 }
 
@@ -263,6 +312,7 @@ pub fn stage(layout: &Layout, privilege: &Privilege, input: Input<'_>) -> Result
         diff_id: found_diff,
         size: unpacked.size,
         entries: unpacked.entries,
+        archive_size: Some(source.plain_size),
         whole: !unpacked.replaced,
         created_ns: now_ns(),
     };

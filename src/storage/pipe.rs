@@ -14,6 +14,12 @@ const CHUNK: usize = 256 << 10;
 /// Chunks waiting at each stage.
 const DEPTH: usize = 6;
 
+/// sha256 of nothing.
+const EMPTY_SHA256: [u8; 32] = [
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41,
+    0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+];
+
 type Chunk = Arc<Vec<u8>>;
 
 /// What the first thread found out.
@@ -24,12 +30,14 @@ pub struct Source {
     pub hash: [u8; 32],
     /// Its length.
     pub size: u64,
+    /// Length of the plain bytes.
+    pub plain_size: u64,
 }
 
 /// The threads of a running pipeline.
 pub struct Pipe<'scope> {
     source: std::thread::ScopedJoinHandle<'scope, Result<Source>>,
-    hasher: std::thread::ScopedJoinHandle<'scope, [u8; 32]>,
+    hasher: std::thread::ScopedJoinHandle<'scope, Option<[u8; 32]>>,
 }
 
 /// The consumer went away before the end; what it has to say is more telling.
@@ -59,13 +67,15 @@ pub fn start<'scope, 'env>(
 ) -> (Plain, Pipe<'scope>) {
     let (to_consumer, chunks) = sync_channel(DEPTH);
     let (to_hasher, to_hash) = sync_channel::<Chunk>(DEPTH);
-    let source = scope.spawn(move || read(reader, &to_consumer, &to_hasher));
+    let source = scope.spawn(move || read(reader, &to_consumer, to_hasher));
     let hasher = scope.spawn(move || {
         let mut hash = Sha256::new();
+        let mut any = false;
         while let Ok(chunk) = to_hash.recv() {
+            any = true;
             hash.update(chunk.as_slice());
         }
-        hash.finalize().into()
+        any.then(|| hash.finalize().into())
     });
     let plain = Plain { chunks, current: Chunk::default(), position: 0, ended: false };
     (plain, Pipe { source, hasher })
@@ -76,22 +86,27 @@ impl Pipe<'_> {
     pub fn finish(self) -> Result<(Source, [u8; 32])> {
         let source = self.source.join().map_err(|_| anyhow::anyhow!("the reading thread panicked"))?;
         let hash = self.hasher.join().map_err(|_| anyhow::anyhow!("the hashing thread panicked"))?;
-        Ok((source?, hash))
+        let source = source?;
+        // What was not compressed was hashed as it came.
+        let hash = hash.unwrap_or(if source.compression == Compression::None { source.hash } else { EMPTY_SHA256 });
+        Ok((source, hash))
     }
 }
 
 fn read(
     reader: Box<dyn Read + Send + '_>,
     to_consumer: &SyncSender<std::io::Result<Chunk>>,
-    to_hasher: &SyncSender<Chunk>,
+    to_hasher: SyncSender<Chunk>,
 ) -> Result<Source> {
-    let mut hashing = Hashing { reader, hash: Sha256::new(), size: 0 };
-    let result = forward(&mut hashing, to_consumer, to_hasher);
+    let mut hashing = HashingReader::new(reader);
+    let result = forward(&mut hashing, to_consumer, &to_hasher);
+    drop(to_hasher);
     match result {
-        Ok(compression) => {
+        Ok((compression, plain_size)) => {
             // What follows the compressed stream belongs to the blob all the same.
             std::io::copy(&mut hashing, &mut std::io::sink())?;
-            Ok(Source { compression, hash: hashing.hash.finalize().into(), size: hashing.size })
+            let (hash, size) = hashing.finish();
+            Ok(Source { compression, hash, size, plain_size })
         }
         Err(error) => {
             let copy = std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string());
@@ -102,11 +117,13 @@ fn read(
 }
 
 fn forward(
-    source: &mut Hashing<'_>,
+    source: &mut HashingReader<Box<dyn Read + Send + '_>>,
     to_consumer: &SyncSender<std::io::Result<Chunk>>,
     to_hasher: &SyncSender<Chunk>,
-) -> Result<Compression> {
+) -> Result<(Compression, u64)> {
     let (compression, mut decoder) = compress::decompress(source)?;
+    let mut plain_size = 0;
+    let hashed_already = compression == Compression::None;
     loop {
         let mut chunk = vec![0; CHUNK];
         let mut filled = 0;
@@ -119,24 +136,40 @@ fn forward(
             }
         }
         if filled == 0 {
-            return Ok(compression);
+            return Ok((compression, plain_size));
         }
         chunk.truncate(filled);
+        plain_size += filled as u64;
         let chunk = Arc::new(chunk);
         // A consumer that stopped has an error of its own to tell.
-        if to_consumer.send(Ok(Arc::clone(&chunk))).is_err() || to_hasher.send(chunk).is_err() {
+        let sent =
+            to_consumer.send(Ok(Arc::clone(&chunk))).is_ok() && (hashed_already || to_hasher.send(chunk).is_ok());
+        if !sent {
             return Err(Stopped.into());
         }
     }
 }
 
-struct Hashing<'a> {
-    reader: Box<dyn Read + Send + 'a>,
+/// Hashes what is read.
+pub struct HashingReader<R> {
+    reader: R,
     hash: Sha256,
     size: u64,
 }
 
-impl Read for Hashing<'_> {
+impl<R> HashingReader<R> {
+    /// Read from this.
+    pub fn new(reader: R) -> HashingReader<R> {
+        HashingReader { reader, hash: Sha256::new(), size: 0 }
+    }
+
+    /// sha256 and length of what was read.
+    pub fn finish(self) -> ([u8; 32], u64) {
+        (self.hash.finalize().into(), self.size)
+    }
+}
+
+impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.reader.read(buffer)?;
         self.hash.update(&buffer[..count]);

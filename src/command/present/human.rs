@@ -33,6 +33,12 @@ pub fn since(moment: SystemTime) -> String {
     duration(SystemTime::now().duration_since(moment).unwrap_or_default())
 }
 
+/// A moment in nanoseconds since 1970 as Go prints times: "2026-11-30 09:03:17.5 +0000 UTC".
+pub fn go_time(time_ns: i64) -> String {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(time_ns)).unwrap_or_default();
+    time.to_string().replace('T', " ").replace('Z', " +0000 UTC")
+}
+
 /// A size with three significant digits and decimal units, as in `images`: "7.65 MB".
 pub fn size(bytes: u64) -> String {
     scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"], 3, " ")

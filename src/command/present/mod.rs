@@ -251,6 +251,14 @@ pub fn warn(text: &str) {
     eprintln!("time=\"{time}\" level=warning msg={text:?}");
 }
 
+/// Ask before something is removed. What cannot be answered (no terminal, end of input) is a no.
+pub fn confirm(warning: &str) -> Result<bool> {
+    text(&format!("{warning}\nAre you sure you want to continue? [y/N] "))?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("read the answer")?;
+    Ok(answer.trim().to_lowercase().starts_with('y'))
+}
+
 /// Write one line to standard output.
 pub fn line(text: impl std::fmt::Display) -> Result<()> {
     self::text(&format!("{text}\n"))

@@ -111,6 +111,20 @@ impl<R: BufRead, S: Raw> Reader<R, S> {
         }
     }
 
+    /// Where in the source the current entry's content begins, told by the source itself.
+    pub fn source(&mut self) -> &mut R {
+        &mut self.source
+    }
+
+    /// Pass over the current entry's content without reading it; `skip` moves the source.
+    pub fn skip_content(&mut self, skip: impl FnOnce(&mut R, u64) -> std::io::Result<()>) -> Result<()> {
+        let count = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
+        if count > 0 {
+            skip(&mut self.source, count)?;
+        }
+        Ok(())
+    }
+
     fn entry(&mut self, block: &[u8; BLOCK], size: u64, extended: Extended) -> Result<Entry> {
         let ustar = &block[257..262] == b"ustar";
         let prefix: &[u8] = if ustar && block[263..265] != *b" \0" { until_nul(&block[345..500]) } else { b"" };

@@ -1,0 +1,6 @@
+//! The verbs of `coracle image` that have no short form.
+
+pub mod exists;
+pub mod inspect;
+pub mod prune;
+pub mod tree;

@@ -1,0 +1,9 @@
+//! Images as files: docker-archive, OCI archive and directory, docker's `dir`, and plain root file systems.
+//!
+//! What comes in is as hostile as what a registry sends: every digest and size is checked, names inside an archive are
+//! looked up in an index and never on disk.
+
+pub mod import;
+pub mod load;
+pub mod save;
+pub mod source;
