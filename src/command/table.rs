@@ -86,7 +86,6 @@ pub const VERBS: &[Entry] = &[
     verb!("pull" => pull, Inside),
     verb!("restart" => restart, Inside),
     verb!("rm" => rm, Inside),
-    verb!("search" => search, Outside),
     verb!("start" => start, Inside),
     verb!("stop" => stop, Outside),
     verb!("supervise" => supervise, Inside),
