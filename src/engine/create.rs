@@ -114,7 +114,7 @@ fn find_image(
     };
     let used = ImageUse {
         id: image.id().to_owned(),
-        name: image.name.as_ref().map_or_else(|| image.id().to_owned(), |name| name.name()),
+        name: image.name.as_ref().map_or_else(|| image.id().to_owned(), ToString::to_string),
         digest: image.digest().map(|digest| digest.as_str().to_owned()).unwrap_or_default(),
     };
     Ok(Found { used: Some(used), layers: image.layers(), config: image.config.config })

@@ -82,19 +82,24 @@ pub struct Acquired {
 /// Acquire.
 pub fn acquire(request: &Request<'_>, intend: &mut dyn FnMut(&Attachments) -> Result<()>) -> Result<Acquired> {
     let (layout, record, spec) = (request.layout, request.record, &request.record.spec);
-    let rootfs = root(request)?;
-    let accounts = Accounts::read(rootfs.as_fd(), spec.network.hosts_file.as_deref() == Some("image"))?;
+    let (rootfs, mut sources) = root(request).context("mount the root file system")?;
+    // A root in parts has no files of its own yet.
+    let machine = (!sources.is_empty()).then(|| File::open("/")).transpose().context("open /")?;
+    let seen = machine.as_ref().map_or(rootfs.as_fd(), AsFd::as_fd);
+    let accounts = Accounts::read(seen, spec.network.hosts_file.as_deref() == Some("image"))?;
     let user = accounts.resolve(spec)?;
-    work_directory(request, rootfs.as_fd(), &user)?;
+    if machine.is_none() {
+        work_directory(request, rootfs.as_fd(), &user)?;
+    }
     let mut namespaces = joined(layout, spec)?;
-    let network_namespace = network_namespace(spec)?;
+    let network_namespace = network_namespace(request)?;
     if let Some(namespace) = &network_namespace {
         namespaces.push((LinuxNamespaceType::Network, namespace.try_clone()?));
     }
     let mut held = Attachments::default();
     let hostname = hostname(record)?;
     let network = connect(request, &hostname, network_namespace.as_ref(), &mut held, intend)?;
-    let mut sources = source::all(request, rootfs.as_fd(), &user)?;
+    sources.extend(source::all(request, rootfs.as_fd(), &user)?);
     let inside = etc::Inside { user: &user, accounts: &accounts, hostname: &hostname, network: &network };
     sources.extend(etc::files(request, &inside)?);
     let (prepared, descriptors): (Vec<Prepared>, Vec<OwnedFd>) = sources.into_iter().unzip();
@@ -169,40 +174,34 @@ fn cgroup(request: &Request<'_>, oci: &Spec) -> Result<Option<Cgroup>> {
     Cgroup::create(&wanted).map(Some)
 }
 
-/// The root file system as a detached mount.
-fn root(request: &Request<'_>) -> Result<OwnedFd> {
+/// The root file system as a detached mount, and what of it is mounted apart.
+fn root(request: &Request<'_>) -> Result<(OwnedFd, Vec<(Prepared, OwnedFd)>)> {
     let (layout, record) = (request.layout, request.record);
-    let namespace = match bundle::has_user_namespace(record) && !request.privilege.rootless {
-        true => Some(kernel_maps(&record.id_maps).namespace().context("make a user namespace for the id maps")?),
-        false => None,
-    };
-    let mut upper = overlay::Upper::under(&layout.container(&record.id));
-    let mut _scratch = None;
     let lower = match &record.spec.root {
-        RootSource::Directory { path, overlay: false, .. } => return clone_path(Path::new(path), true),
-        RootSource::Directory { path, overlay: true, .. } => vec![PathBuf::from(path)],
-        RootSource::Host => {
-            // The store lies on the very file system that is the lower directory, and overlayfs takes no upper directory
-            // inside a lower one: what the sandbox writes is kept in memory, and gone with it.
-            let (descriptor, inside) = source::scratch()?;
-            (_scratch, upper) = (Some(descriptor), inside);
-            vec![PathBuf::from("/")]
+        RootSource::Host => return source::machine(request),
+        // The host's own root comes without what is mounted below it: its procfs is not the container's.
+        RootSource::Directory { path, overlay: false, .. } => {
+            return Ok((clone_path(Path::new(path), path != "/")?, Vec::new()));
         }
+        RootSource::Directory { path, overlay: true, .. } => vec![PathBuf::from(path)],
         RootSource::Image(_) | RootSource::Unset => {
             record.layers.iter().rev().map(|hex| layer::diff_path(layout, hex)).collect()
         }
     };
-    overlay::Overlay {
+    let mapped = bundle::has_user_namespace(record) && !request.privilege.rootless;
+    let namespace = mapped.then(|| kernel_maps(&record.id_maps).namespace()).transpose();
+    let namespace = namespace.context("make a user namespace for the id maps")?;
+    let root = overlay::Overlay {
         lower,
-        upper: Some(upper),
+        upper: Some(overlay::Upper::under(&layout.container(&record.id))),
         // Nobody reads the upper directory of a container that goes with its process after a crash.
         volatile: record.spec.lifecycle.remove,
         userxattr: request.privilege.rootless,
         read_only: false,
         idmap: namespace.as_ref().map(AsFd::as_fd),
     }
-    .mount()
-    .context("mount the root file system")
+    .mount()?;
+    Ok((root, Vec::new()))
 }
 
 /// The record's maps as the runtime writes them.
@@ -338,8 +337,8 @@ pub(super) fn running_pid(layout: &Layout, id: &str) -> Result<i32> {
 
 /// A new network namespace with its loopback up, held by descriptor. Made here and not by the child so that it is there
 /// before launch and has the engine's user namespace as its owner.
-fn network_namespace(spec: &ContainerSpec) -> Result<Option<OwnedFd>> {
-    match &spec.network.mode {
+fn network_namespace(request: &Request<'_>) -> Result<Option<OwnedFd>> {
+    match &request.record.spec.network.mode {
         Some(NetworkMode::Host | NetworkMode::Container(_) | NetworkMode::Path(_)) => Ok(None),
         _ => crate::host::netns::create().map(Some).context("make a network namespace"),
     }

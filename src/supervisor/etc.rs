@@ -123,7 +123,7 @@ fn passwd(request: &Request<'_>, inside: &Inside<'_>) -> Option<String> {
     }
     let user = inside.user;
     let by_host_user = accounts(&text).any(|account| account.uid == user.uid);
-    if !user.known && !by_host_user {
+    if !user.known && !by_host_user && user.uid != 0 {
         let home = request.record.spec.process.workdir.as_deref().unwrap_or("/");
         let entry = match &process.passwd_entry {
             Some(template) => template

@@ -227,21 +227,67 @@ pub(super) fn make_directory(rootfs: BorrowedFd<'_>, path: &str, owner: Option<(
     Ok(())
 }
 
-/// Upper and work directory on a new tmpfs, named through its descriptor: they are there as long as that is open. The
-/// overlay that is mounted on them keeps the tmpfs itself alive.
-pub(super) fn scratch() -> Result<(OwnedFd, overlay::Upper)> {
-    let make = || -> std::io::Result<OwnedFd> {
-        let context = mount::fsopen(c"tmpfs")?;
-        mount::fsconfig_string(context.as_fd(), c"mode", c"0755")?;
-        mount::fsconfig_create(context.as_fd())?;
-        mount::fsmount(context.as_fd(), 0)
-    };
-    let tmpfs = make().context("make a tmpfs for what is written")?;
-    for name in ["upper", "work"] {
-        mkdirat(&tmpfs, name, Mode::from_bits_truncate(0o755)).context("make a directory for what is written")?;
+/// The machine's own root file system as a sandbox: what the container is to have as root, and what is mounted in it.
+///
+/// The store lies on the very file system that is the lower directory, and overlayfs takes no upper directory inside a
+/// lower one: what the sandbox writes is kept in memory, and gone with it. In a user namespace the mounts below `/` are
+/// locked, so that `/` as a whole cannot be a lower directory: there each directory of it gets an overlay of its own.
+pub(super) fn machine(request: &Request<'_>) -> Result<(OwnedFd, Vec<(Prepared, OwnedFd)>)> {
+    let memory = tmpfs().context("make a tmpfs for what is written")?;
+    let inside = |name: &Path| PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd())).join(name);
+    if !request.privilege.rootless {
+        let upper = overlay::Upper::under(&inside(Path::new("")));
+        upper.create(Path::new("/"), None)?;
+        return Ok((sandbox(request, Path::new("/"), upper)?, Vec::new()));
     }
-    let directory = PathBuf::from(format!("/proc/self/fd/{}", tmpfs.as_raw_fd()));
-    Ok((tmpfs, overlay::Upper::under(&directory)))
+    let root = tmpfs().context("make a tmpfs for the root")?;
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir("/").context("read /")?.flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_symlink() {
+            let target = std::fs::read_link(&path)?;
+            nix::unistd::symlinkat(&target, &root, name.as_os_str())
+                .with_context(|| format!("copy {}", path.display()))?;
+        } else if kind.is_dir() {
+            mkdirat(&root, name.as_os_str(), Mode::from_bits_truncate(0o755))?;
+            if matches!(name.to_str(), Some("proc" | "sys" | "dev" | "run" | "lost+found")) {
+                continue;
+            }
+            let directory = inside(Path::new(&name));
+            std::fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
+            let upper = overlay::Upper::under(&directory);
+            upper.create(&path, None)?;
+            // What has locked mounts of its own below is shown as it is, read-only.
+            let (read_only, descriptor) = match sandbox(request, &path, upper) {
+                Ok(descriptor) => (false, descriptor),
+                Err(_) => (true, clone_path(&path, true)?),
+            };
+            let mut prepared = ours(&path.to_string_lossy(), &path, read_only);
+            prepared.options.nosuid = None;
+            prepared.recursive = true;
+            parts.push((prepared, descriptor));
+        }
+    }
+    Ok((root, parts))
+}
+
+fn sandbox(request: &Request<'_>, lower: &Path, upper: overlay::Upper) -> Result<OwnedFd> {
+    overlay::Overlay {
+        lower: vec![lower.to_owned()],
+        upper: Some(upper),
+        volatile: true,
+        userxattr: request.privilege.rootless,
+        ..overlay::Overlay::default()
+    }
+    .mount()
+}
+
+fn tmpfs() -> std::io::Result<OwnedFd> {
+    let context = mount::fsopen(c"tmpfs")?;
+    mount::fsconfig_string(context.as_fd(), c"mode", c"0755")?;
+    mount::fsconfig_create(context.as_fd())?;
+    mount::fsmount(context.as_fd(), 0)
 }
 
 /// A copy of another container's /dev/shm: cloned in its mount namespace, by a child that joins it.
