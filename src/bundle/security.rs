@@ -1,6 +1,7 @@
 //! Confinement: capabilities, masked and read-only paths, sysctls, the filter.
 
 use super::Facts;
+use super::seccomp::{Host, default_profile, parse as parse_profile};
 use super::seccomp;
 use crate::failure::{Failure, Kind};
 use crate::model::container::ContainerSpec;
@@ -160,15 +161,15 @@ pub fn sysctl(spec: &ContainerSpec, facts: &Facts) -> HashMap<String, String> {
 }
 
 /// The filter that was asked for.
-pub fn seccomp(security: &Security) -> Result<Option<LinuxSeccomp>> {
+pub fn seccomp(security: &Security, kernel: (u32, u32)) -> Result<Option<LinuxSeccomp>> {
     let capabilities = bounding(security)?;
     match &security.seccomp {
         Seccomp::Unconfined => Ok(None),
         Seccomp::Default if security.privileged => Ok(None),
-        Seccomp::Default => Ok(Some(seccomp::default_profile(&capabilities, false))),
+        Seccomp::Default => Ok(Some(default_profile(&capabilities, false))),
         Seccomp::File { path, json } => {
-            let host = seccomp::Host { capabilities: &capabilities, kernel: seccomp::running_kernel() };
-            seccomp::parse(json, host).map(Some).with_context(|| format!("read seccomp profile {path}"))
+            let host = Host { capabilities: &capabilities, kernel };
+            parse_profile(json, host).map(Some).with_context(|| format!("read seccomp profile {path}"))
         }
     }
 }

@@ -385,6 +385,7 @@ fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, h
         selinux: confinement::selinux(&spec.security)?,
         environment: Vec::new(),
         console_size: request.console_size,
+        kernel: bundle::seccomp::running_kernel(),
         systemd: bundle::wants_systemd(spec),
     })
 }
