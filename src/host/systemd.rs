@@ -25,12 +25,8 @@ pub enum Value {
     Number(u64),
     /// `ay`: a bit mask, lowest byte first.
     Bytes(Vec<u8>),
-    /// `as`
-    List(Vec<String>),
     /// `au`
     Pids(Vec<u32>),
-    /// `a(ss)`: device and access.
-    Pairs(Vec<(String, String)>),
 }
 
 impl Property {
@@ -43,23 +39,27 @@ impl Property {
         body.structure(|pair| {
             pair.text(self.name);
             match &self.value {
-                Value::Truth(value) => pair.variant("b", |body| drop(body.truth(*value))),
-                Value::Text(value) => pair.variant("s", |body| drop(body.text(value))),
-                Value::Number(value) => pair.variant("t", |body| drop(body.large(*value))),
-                Value::Bytes(value) => pair.variant("ay", |body| {
-                    body.array(1, |list| value.iter().for_each(|byte| drop(list.byte(*byte))));
+                Value::Truth(value) => pair.variant("b", |body| {
+                    body.truth(*value);
                 }),
-                Value::List(value) => pair.variant("as", |body| {
-                    body.array(4, |list| value.iter().for_each(|text| drop(list.text(text))));
+                Value::Text(value) => pair.variant("s", |body| {
+                    body.text(value);
+                }),
+                Value::Number(value) => pair.variant("t", |body| {
+                    body.large(*value);
+                }),
+                Value::Bytes(value) => pair.variant("ay", |body| {
+                    body.array(1, |list| {
+                        value.iter().for_each(|byte| {
+                            list.byte(*byte);
+                        })
+                    });
                 }),
                 Value::Pids(value) => pair.variant("au", |body| {
-                    body.array(4, |list| value.iter().for_each(|pid| drop(list.number(*pid))));
-                }),
-                Value::Pairs(value) => pair.variant("a(ss)", |body| {
-                    body.array(8, |list| {
-                        for (first, second) in value {
-                            list.structure(|pair| drop(pair.text(first).text(second)));
-                        }
+                    body.array(4, |list| {
+                        value.iter().for_each(|pid| {
+                            list.number(*pid);
+                        })
                     });
                 }),
             };
@@ -164,22 +164,13 @@ impl Manager {
     pub fn attach(&mut self, unit: &str, pid: u32) -> Result<()> {
         let mut body = Body::default();
         body.text(unit).text("");
-        body.array(4, |list| drop(list.number(pid)));
+        body.array(4, |list| {
+            list.number(pid);
+        });
         self.bus
             .call(method("AttachProcessesToUnit"), "ssau", &body)
             .map(drop)
             .with_context(|| format!("move process {pid} to unit {unit}"))
-    }
-
-    /// The cgroup of the manager itself, below which its units are: empty for the system's.
-    pub fn cgroup(&mut self) -> Result<String> {
-        let get = Method { service: SERVICE, path: OBJECT, interface: "org.freedesktop.DBus.Properties", name: "Get" };
-        let answer = self.bus.call(get, "ss", Body::default().text(MANAGER).text("ControlGroup"))?;
-        let mut reader = bus::Reader::new(&answer);
-        match reader.signature().as_deref() {
-            Some("s") => reader.text().context("read systemd's answer"),
-            _ => bail!("systemd's property ControlGroup is no text"),
-        }
     }
 }
 

@@ -158,7 +158,9 @@ pub(super) fn split(root: &Path) -> Result<PathBuf> {
             match write(&target, pid) {
                 // It has ended.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                result => result.with_context(|| format!("move process {pid} to {}", supervisor.display())).hint(hint)?,
+                result => {
+                    result.with_context(|| format!("move process {pid} to {}", supervisor.display())).hint(hint)?
+                }
             }
         }
     }
