@@ -27,6 +27,7 @@ mod each;
 mod init;
 mod inspect;
 mod kill;
+mod logs;
 mod pause;
 mod ps;
 mod restart;
