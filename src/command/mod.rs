@@ -44,6 +44,7 @@ mod load;
 mod rmi;
 mod save;
 mod tag;
+mod unshare;
 mod untag;
 mod version;
 mod wait;

@@ -95,6 +95,7 @@ pub const VERBS: &[Entry] = &[
     verb!("save" => save, Inside),
     verb!("search" => search, Outside),
     verb!("tag" => tag, Outside),
+    verb!("unshare" => unshare, Inside),
     verb!("untag" => untag, Outside),
     verb!("version" => version, Outside),
     verb!("wait" => wait, Outside),
