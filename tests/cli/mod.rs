@@ -1,3 +1,4 @@
 //! The command line: one file per verb, each output compared whole.
 
 mod general;
+mod image;
