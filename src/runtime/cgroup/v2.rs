@@ -34,6 +34,10 @@ pub(super) fn create(root: &Path, path: &Path, settings: &[Setting], saved: &mut
     let parent = directory.parent().unwrap_or(root);
     let enabled = std::fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
     if missing(&wanted, &enabled).next().is_some() {
+        if saved.rootless && parent.is_dir() && !is_writable(parent) {
+            let error = NotPermitted(io::Error::from(io::ErrorKind::PermissionDenied));
+            return Err(anyhow::Error::new(error).context(format!("make cgroup {}", directory.display())));
+        }
         hand_down(root, path.parent().unwrap_or(Path::new("")), &wanted)?;
         let enabled = read(&parent.join("cgroup.subtree_control"))?;
         if let Some(controller) = missing(&needed, &enabled).next() {
@@ -124,10 +128,14 @@ pub(super) fn available(root: &Path, rootless: bool) -> BTreeSet<String> {
         Some(Ok(own)) => root.join(own.parent().unwrap_or(&own).strip_prefix("/").unwrap_or(Path::new(""))),
         _ => root.to_path_buf(),
     };
-    if rootless && nix::unistd::access(&directory, nix::unistd::AccessFlags::W_OK).is_err() {
+    if rootless && !is_writable(&directory) {
         return BTreeSet::new();
     }
     controllers(&directory)
+}
+
+fn is_writable(directory: &Path) -> bool {
+    nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK).is_ok()
 }
 
 /// What could be enabled below this group.
