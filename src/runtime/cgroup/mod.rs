@@ -118,7 +118,8 @@ impl Cgroup {
             return Err(error);
         }
         // A login session is not the user's own, but the user's systemd has a place that is.
-        let may_ask = request.rootless && matches!(layout, Layout::Unified(_)) && request.path.is_none();
+        let no_path = request.path.is_none_or(|path| path.as_os_str().is_empty());
+        let may_ask = request.rootless && matches!(layout, Layout::Unified(_)) && no_path;
         if may_ask && systemd::is_there(true) {
             return Cgroup::prepare(request, settings);
         }
