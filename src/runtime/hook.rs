@@ -104,13 +104,21 @@ impl HookStep {
         if let Some((name, rest)) = arguments.split_first() {
             command.arg0(name).args(rest);
         }
-        command.env_clear();
-        for entry in self.hook.env().iter().flatten() {
-            if let Some((name, value)) = entry.split_once('=') {
-                command.env(name, value);
-            }
+        // A hook that names no environment has the runtime's own.
+        if let Some(environment) = self.hook.env() {
+            command.env_clear().envs(environment.iter().filter_map(|entry| entry.split_once('=')));
         }
-        command.stdin(Stdio::piped()).stdout(said.try_clone()?).stderr(said.try_clone()?);
+        if self.stage != Stage::StartContainer {
+            command.current_dir(&self.state.bundle);
+        }
+        let stream = |annotation: &str, said: &File| -> Result<Stdio> {
+            match self.state.annotations.get(annotation) {
+                Some(path) => append_to(path).with_context(|| format!("annotations[{annotation}]")),
+                None => Ok(said.try_clone()?.into()),
+            }
+        };
+        command.stdin(Stdio::piped());
+        command.stdout(stream("run.oci.hooks.stdout", &said)?).stderr(stream("run.oci.hooks.stderr", &said)?);
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
             // A hook need not read its state.
@@ -133,6 +141,10 @@ impl HookStep {
             text => bail!("{status}: {text}"),
         }
     }
+}
+
+fn append_to(path: &str) -> Result<Stdio> {
+    Ok(File::options().append(true).create(true).open(path)?.into())
 }
 
 fn said_file() -> Result<File> {
@@ -168,7 +180,7 @@ mod tests {
         if let Some(timeout) = timeout {
             hook = hook.timeout(timeout);
         }
-        let state = State { id: "some".into(), ..State::default() };
+        let state = State { id: "some".into(), bundle: "/".into(), ..State::default() };
         HookStep { stage: Stage::Poststart, hook: hook.build().unwrap(), state }
     }
 

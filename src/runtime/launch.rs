@@ -356,7 +356,7 @@ fn prepare_mounts(plan: &mut Plan, root_mount: &mut Option<OwnedFd>) -> Result<(
     for step in &mut plan.child {
         let what = step.to_string();
         match step {
-            Step::AttachRoot { path, prepared } if has_user && root_mount.is_none() => {
+            Step::AttachRoot { path, prepared, .. } if has_user && root_mount.is_none() => {
                 *root_mount = detach(path, true).context(what)?;
                 *prepared = root_mount.is_some();
             }

@@ -77,10 +77,11 @@ impl Container {
         self.poststart()
     }
 
-    /// Hooks after start. One that fails ends the container.
+    /// Hooks after start. One that fails ends the container for good.
     fn poststart(&self) -> Result<()> {
         self.run_hooks(&self.spec()?, Stage::Poststart).inspect_err(|_| {
-            let _ = self.signal(libc::SIGKILL);
+            // The hook's failure is the one to tell.
+            let _ = self.delete(true);
         })
     }
 
@@ -162,8 +163,9 @@ impl Container {
         own.next().is_some_and(|namespace| namespace.path().is_none())
     }
 
-    /// Remove a container that has ended; with `force` end it first. A half-made one is removed in any case.
-    pub fn delete(&self, force: bool) -> Result<()> {
+    /// Remove a container that has ended; with `force` end it first. A half-made one is removed in any case. What comes
+    /// back are failures of poststop hooks: the container is gone all the same.
+    pub fn delete(&self, force: bool) -> Result<Vec<anyhow::Error>> {
         let status = self.status()?;
         match status {
             Status::Stopped => {}
@@ -183,16 +185,13 @@ impl Container {
             other => other.with_context(|| format!("remove {}", self.dir.display()))?,
         }
         if let (Some(spec), true) = (spec, self.record.pid != 0) {
-            let mut ended = self.clone();
-            ended.record.pid = 0;
-            // The container is gone; a hook's failure cannot bring it back, but is told.
-            ended.run_poststop(&spec)?;
+            return Ok(self.run_poststop(&spec));
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
-    fn run_poststop(&self, spec: &Spec) -> Result<()> {
-        let mut first = Ok(());
+    fn run_poststop(&self, spec: &Spec) -> Vec<anyhow::Error> {
+        let mut failures = Vec::new();
         for hook in plan::hooks(spec, Stage::Poststop) {
             let state = State {
                 oci_version: self.record.oci_version.clone(),
@@ -201,12 +200,9 @@ impl Container {
                 annotations: self.record.annotations.clone(),
                 ..State::default()
             };
-            let result = HookStep { stage: Stage::Poststop, hook, state }.run(0);
-            if first.is_ok() {
-                first = result;
-            }
+            failures.extend(HookStep { stage: Stage::Poststop, hook, state }.run(0).err());
         }
-        first
+        failures
     }
 
     /// Kill the first process and wait until it is gone.

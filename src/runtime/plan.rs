@@ -169,6 +169,10 @@ pub fn plan(spec: &Spec, options: PlanOptions) -> Result<Plan> {
     if makes_mounts {
         layout.sealing_steps(options.no_pivot, &mut plan)?;
     }
+    // crun's annotation: a name that no kernel knows is an error rather than nothing.
+    if spec.annotations().as_ref().is_some_and(|all| all.contains_key("run.oci.seccomp_fail_unknown_syscall")) {
+        check::check_filter_names(linux)?;
+    }
     let tail = process::Tail {
         linux: Some(linux),
         start_hooks: hooks(spec, Stage::StartContainer),
@@ -280,6 +284,7 @@ impl Namespaces {
         // The user namespace first: it gives the rights over the others that belong to it.
         self.0.sort_by_key(|(kind, _)| (*kind != LinuxNamespaceType::User, namespace_kind(*kind).0));
         let mut joins_user = false;
+        let makes_network = self.makes(LinuxNamespaceType::Network);
         let (mut makes_cgroup, mut makes_time) = (false, false);
         for (kind, place) in self.0 {
             let (flag, name) = namespace_kind(kind);
@@ -312,6 +317,9 @@ impl Namespaces {
         plan.child.extend([Step::Conceal, Step::NewSession, Step::Umask(0)]);
         if makes_cgroup {
             plan.child.push(Step::NewCgroupNamespace);
+        }
+        if makes_network {
+            plan.child.push(Step::LoopbackUp);
         }
         if makes_time {
             plan.child.push(Step::NewTimeNamespace(offsets));
@@ -359,7 +367,8 @@ impl Layout<'_> {
             plan.child.push(Step::Propagation { flags: libc::MS_PRIVATE, recursive: false });
         }
         let path = path_string(&self.bundle.join(root.path()))?;
-        plan.child.push(Step::AttachRoot { path, prepared: self.root_is_prepared });
+        let is_hidden = propagation.is_some_and(|(flags, _)| flags == libc::MS_SHARED);
+        plan.child.push(Step::AttachRoot { path, prepared: self.root_is_prepared, is_hidden });
         for (index, mount) in self.spec.mounts().iter().flatten().enumerate() {
             let is_prepared = plan.seed.prepared.contains_key(&index);
             let step = mount::mount_step(mount, &mount::Surroundings { index, is_prepared, layout: self })

@@ -2,7 +2,8 @@
 //!
 //! Runs in the child, in its own mount namespace. Invariant: no path inside the root is ever resolved but by `openat2`
 //! from the root's descriptor, and every mount lands on a descriptor resolved that way; paths of the host are resolved
-//! from `/`, which stays the host's root until [`Root::pivot`], for the new root lies *on* it without being entered.
+//! from `/`, which stays the host's root until [`Root::pivot`]. The new root lies at its own path, or on the host's root
+//! without being entered.
 
 mod cgroup;
 mod copyup;
@@ -112,9 +113,11 @@ impl Root {
         }
     }
 
-    /// Attach the root: on top of the host's, where no path leads, so that no directory is needed for it.
-    pub fn attach(&mut self, path: &CStr, prepared: Option<OwnedFd>) -> Result<(), Fault> {
+    /// Attach the root: at its own path, where hooks look for it; or, where that cannot be reached or is propagated to
+    /// the host, on top of the host's root, where no path leads.
+    pub fn attach(&mut self, path: &CStr, prepared: Option<OwnedFd>, is_hidden: bool) -> Result<(), Fault> {
         let host = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY)?;
+        let place = if is_hidden { None } else { fd::open(path, libc::O_PATH | libc::O_DIRECTORY).ok() };
         let tree = match prepared {
             Some(tree) => {
                 let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
@@ -123,7 +126,7 @@ impl Root {
             }
             None => mount::clone_tree(AT_FDCWD, path, true).map_err(|error| Fault::at(path, error))?,
         };
-        mount::move_mount(tree.as_fd(), host.as_fd())?;
+        mount::move_mount(tree.as_fd(), place.as_ref().unwrap_or(&host).as_fd())?;
         self.dir = Some(tree);
         self.old = Some(host);
         Ok(())

@@ -65,6 +65,7 @@ pub enum Step {
     Unshare(i32),
     NewCgroupNamespace,
     NewTimeNamespace(Vec<u8>),
+    LoopbackUp,
     HostName(CString),
     DomainName(CString),
 
@@ -76,6 +77,7 @@ pub enum Step {
     AttachRoot {
         path: CString,
         prepared: bool,
+        is_hidden: bool,
     },
     RootPropagation {
         flags: u64,
@@ -110,7 +112,11 @@ pub enum Step {
         columns: u16,
         owner: u32,
     },
-    Stdio,
+    /// The user gets the files, to open them again by name.
+    Stdio {
+        uid: u32,
+        gid: u32,
+    },
     CloseOnExec {
         first: u32,
     },
@@ -252,11 +258,12 @@ impl Step {
             }
             Step::NewCgroupNamespace => Ok(namespace::unshare(libc::CLONE_NEWCGROUP)?),
             Step::NewTimeNamespace(offsets) => new_time_namespace(offsets),
+            Step::LoopbackUp => Ok(namespace::raise_loopback()?),
             Step::HostName(name) => Ok(nix::unistd::sethostname(os(name))?),
             Step::DomainName(name) => Ok(child.root.write_sysctl(c"sys/kernel/domainname", name.as_bytes())?),
 
             Step::Propagation { flags, recursive } => rootfs::set_host_propagation(*flags, *recursive),
-            Step::AttachRoot { path, .. } => child.root.attach(path, child.root_mount.take()),
+            Step::AttachRoot { path, is_hidden, .. } => child.root.attach(path, child.root_mount.take(), *is_hidden),
             Step::RootPropagation { flags, recursive } => child.root.set_propagation(*flags, *recursive),
             Step::Mount(mount) => mount.run(&mut child.root, &mut child.prepared),
             Step::Device(device) => child.root.make_device(device),
@@ -277,7 +284,7 @@ impl Step {
             Step::ChangeRoot => child.root.change_root(),
 
             Step::Terminal { rows, columns, owner } => set_terminal(child, *rows, *columns, *owner),
-            Step::Stdio => place_stdio(child),
+            Step::Stdio { uid, gid } => place_stdio(child, *uid, *gid),
             Step::CloseOnExec { first } => Ok(fd::close_range_cloexec(*first)?),
             Step::WorkDir { path, last } => change_dir(child, path, *last),
             Step::Bounding(dropped) => Ok(dropped.iter().try_for_each(|cap| drop_bounding(*cap))?),
@@ -371,13 +378,31 @@ fn set_terminal(child: &mut Child, rows: u16, columns: u16, owner: u32) -> Resul
     Ok(process::set_controlling_terminal(terminal.as_fd())?)
 }
 
-fn place_stdio(child: &mut Child) -> Result<(), Fault> {
+fn place_stdio(child: &mut Child, uid: u32, gid: u32) -> Result<(), Fault> {
     if let Some(terminal) = child.terminal.take() {
         return Ok((0..3).try_for_each(|number| fd::place_at(terminal.as_fd(), number))?);
     }
     if let Some(stdio) = child.stdio.take() {
         for (number, end) in stdio.iter().enumerate() {
             fd::place_at(end.as_fd(), number as i32)?;
+        }
+    }
+    give_stdio(uid, gid)
+}
+
+/// /dev/stdout of a user who is not root: a file or pipe made by somebody else cannot be opened again. The null device
+/// belongs to everybody; what cannot change its owner keeps it.
+fn give_stdio(uid: u32, gid: u32) -> Result<(), Fault> {
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    for end in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        let Ok(status) = nix::sys::stat::fstat(end) else { continue };
+        let is_null = status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3);
+        if status.st_uid == uid || is_null {
+            continue;
+        }
+        match nix::unistd::fchown(end, Some(uid.into()), Some(gid.into())) {
+            Ok(()) | Err(nix::Error::EPERM | nix::Error::EINVAL | nix::Error::EROFS | nix::Error::EACCES) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -499,12 +524,13 @@ impl fmt::Display for Step {
             Step::NewTimeNamespace(offsets) => {
                 write!(f, "make time namespace {}", String::from_utf8_lossy(offsets).trim().replace('\n', ", "))
             }
+            Step::LoopbackUp => write!(f, "raise the loopback interface"),
             Step::HostName(name) => write!(f, "set host name {}", text(name)),
             Step::DomainName(name) => write!(f, "set domain name {}", text(name)),
             Step::Propagation { flags, recursive } => {
                 write!(f, "make the host's mounts {}{}", recursion(*recursive), propagation_name(*flags))
             }
-            Step::AttachRoot { path, prepared: false } => write!(f, "attach root file system {}", text(path)),
+            Step::AttachRoot { path, prepared: false, .. } => write!(f, "attach root file system {}", text(path)),
             Step::AttachRoot { .. } => write!(f, "attach the prepared root file system"),
             Step::RootPropagation { flags, recursive } => {
                 write!(f, "make the root file system {}{}", recursion(*recursive), propagation_name(*flags))
@@ -532,9 +558,9 @@ impl fmt::Display for Step {
             Step::MoveRoot => write!(f, "change root (move)"),
             Step::ChangeRoot => write!(f, "change root (chroot)"),
             Step::Terminal { rows, columns, owner } => write!(f, "take the terminal {columns}x{rows} for user {owner}"),
-            Step::Stdio => write!(f, "set stdio"),
+            Step::Stdio { uid, gid } => write!(f, "set stdio, for user {uid}:{gid}"),
             Step::CloseOnExec { first } => write!(f, "close descriptors from {first} on exec"),
-            Step::WorkDir { path, .. } => write!(f, "enter working directory {}", text(path)),
+            Step::WorkDir { path, .. } => write!(f, "chdir to {}", text(path)),
             Step::Bounding(dropped) => write!(f, "drop bounding capabilities {dropped:?}"),
             Step::Groups(groups) => write!(f, "set groups {groups:?}"),
             Step::User { uid, gid } => write!(f, "become user {uid}:{gid}"),

@@ -2,6 +2,7 @@
 
 use super::fd::check;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// The time namespace's clone flag (nix has it not).
@@ -26,4 +27,20 @@ pub fn kind_of(fd: BorrowedFd<'_>) -> io::Result<i32> {
     const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
     // SAFETY: this request takes no argument.
     Ok(check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) }.into())? as i32)
+}
+
+/// Set the loopback interface of this network namespace up.
+pub fn raise_loopback() -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    let socket =
+        super::fd::owned(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into())?;
+    // SAFETY: ifreq is plain data; the name is shorter than the field and ends with zero; the kernel reads name and flags.
+    unsafe {
+        let mut request: libc::ifreq = MaybeUninit::zeroed().assume_init();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &request).into())?;
+    }
+    Ok(())
 }

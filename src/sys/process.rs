@@ -217,9 +217,10 @@ pub fn set_affinity(pid: i32, mask: &[u64]) -> io::Result<()> {
 
 /// set_mempolicy(2). Bit n of the words is node n.
 pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
-    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
-    // SAFETY: nodes lives through the call and its length in bits is given.
-    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) })?;
+    // A mask of no words is none: with a pointer the kernel takes its length for a very long one.
+    let (mask, bits) = if nodes.is_empty() { (null(), 0) } else { (nodes.as_ptr(), nodes.len() * 64 + 1) };
+    // SAFETY: nodes lives through the call and its length in bits is given; null means no nodes.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })?;
     Ok(())
 }
 

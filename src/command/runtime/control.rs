@@ -3,7 +3,7 @@
 use super::IdOnly;
 use super::global::Global;
 use crate::runtime::lifecycle::{Status, parse_signal};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -58,6 +58,9 @@ pub struct Delete {
     /// Kill it first, and do not mind one that is not there.
     #[arg(short, long)]
     force: bool,
+    /// The ids are regular expressions.
+    #[arg(short, long)]
+    regex: bool,
     /// The containers.
     #[arg(required = true)]
     ids: Vec<String>,
@@ -65,11 +68,22 @@ pub struct Delete {
 
 /// Remove containers that have ended.
 pub fn delete(global: &Global, args: Delete) -> Result<ExitCode> {
-    for id in &args.ids {
-        if args.force && !global.root.has(id)? {
+    for id in if args.regex { matching(global, &args.ids)? } else { args.ids } {
+        if args.force && !global.root.has(&id)? {
             continue;
         }
-        global.container(id)?.delete(args.force)?;
+        for failure in global.root.container(&id)?.delete(args.force)? {
+            global.warn(&failure);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All containers whose id one of the expressions matches.
+fn matching(global: &Global, expressions: &[String]) -> Result<Vec<String>> {
+    let parse = |text: &String| regex_lite::Regex::new(text).with_context(|| format!("--regex {text:?}"));
+    let expressions = expressions.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    let (containers, _) = global.root.list()?;
+    let ids = containers.into_iter().map(|container| container.record.id);
+    Ok(ids.filter(|id| expressions.iter().any(|expression| expression.is_match(id))).collect())
 }

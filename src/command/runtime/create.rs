@@ -30,9 +30,9 @@ pub struct Common {
     /// Pass so many descriptors on, from 3.
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// Name of the spec in the bundle: only config.json.
-    #[arg(short = 'f', long, value_name = "FILE", hide = true, default_value = "config.json", value_parser = ["config.json"])]
-    config: String,
+    /// Name of the spec in the bundle.
+    #[arg(short = 'f', long, value_name = "FILE", default_value = "config.json")]
+    config: PathBuf,
     /// The container's id.
     id: String,
 }
@@ -45,6 +45,7 @@ impl Common {
         Ok(CreateRequest {
             id: self.id,
             bundle,
+            config: self.config,
             console: self.console_socket.map_or(fallback, Console::Socket),
             pid_file: self.pid_file,
             no_pivot: self.no_pivot,
@@ -99,7 +100,9 @@ pub fn run(global: &Global, args: Run) -> Result<ExitCode> {
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     let ended = relay::until_end(&running, terminal, signals);
     if !args.keep {
-        container.delete(true)?;
+        for failure in container.delete(true)? {
+            global.warn(&failure);
+        }
     }
     Ok(ExitCode::from(ended?.code() as u8))
 }

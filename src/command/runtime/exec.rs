@@ -172,8 +172,12 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
     }
     let mut added = Capabilities::new();
     for name in names {
-        let capability: Capability =
-            name.to_ascii_uppercase().parse().ok().with_context(|| format!("--cap: unknown capability {name:?}"))?;
+        let capability: Capability = name
+            .to_ascii_uppercase()
+            .trim_start_matches("CAP_")
+            .parse()
+            .ok()
+            .with_context(|| format!("--cap: unknown capability {name:?}"))?;
         added.insert(capability);
     }
     let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(&added).copied().collect());

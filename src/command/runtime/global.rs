@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Kind};
 use crate::runtime::cgroup::Manager;
 use crate::runtime::lifecycle::{Container, Root, default_root};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -77,11 +77,13 @@ pub fn parse(arguments: &[OsString]) -> Result<(Global, &[OsString])> {
         Options::try_parse_from(options).map_err(super::wrong_usage)?
     };
     if options.version {
-        let text = format!("coracle version {}\nspec: {}\n", env!("CARGO_PKG_VERSION"), super::describe::SPEC_VERSION);
+        let name = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+        let name = name.file_name().and_then(|name| name.to_str()).unwrap_or("coracle").to_owned();
+        let text = format!("{name} version {}\nspec: {}\n", env!("CARGO_PKG_VERSION"), super::describe::SPEC_VERSION);
         crate::command::present::text(&text)?;
         return Err(Failure::new(Kind::Silent(0), "").into());
     }
-    Ok((Global::new(options), &arguments[count..]))
+    Ok((Global::new(options)?, &arguments[count..]))
 }
 
 impl Options {
@@ -103,14 +105,14 @@ impl Options {
 }
 
 impl Global {
-    fn new(options: Options) -> Global {
+    fn new(options: Options) -> Result<Global> {
         let rootless = match options.rootless.as_str() {
             "true" => true,
             "false" => false,
             _ => is_rootless(),
         };
         let wants_systemd = options.systemd_cgroup || options.cgroup_manager.as_deref() == Some("systemd");
-        Global {
+        Ok(Global {
             root: Root::new(options.root.unwrap_or_else(|| default_root(rootless))),
             manager: match options.cgroup_manager.as_deref() {
                 Some("disabled") => None,
@@ -119,19 +121,25 @@ impl Global {
             },
             rootless,
             debug: options.debug,
-            // crun's `file:PATH`, and runc's default.
-            log: options
-                .log
-                .map(|log| log.strip_prefix("file:").map_or_else(|| log.clone(), str::to_owned))
-                .filter(|log| !log.is_empty() && log != "/dev/stderr")
-                .map(PathBuf::from),
+            log: options.log.map(|log| log_file(&log)).transpose()?.flatten(),
             is_json: options.log_format == "json",
-        }
+        })
     }
 
-    /// A container by its id.
+    /// A container by its id. One that is still being made is not there yet.
     pub fn container(&self, id: &str) -> Result<Container> {
-        self.root.container(id)
+        let container = self.root.container(id)?;
+        if container.record.pid == 0 {
+            bail!("container {id} does not exist: it is being created, or its creation was cut short");
+        }
+        Ok(container)
+    }
+
+    /// Tell what went wrong beside a success.
+    pub fn warn(&self, error: &anyhow::Error) {
+        let message = crate::failure::message_of(error);
+        self.log("warning", &message);
+        eprintln!("warning: {message}");
     }
 
     /// With `--debug`, what is about to be done.
@@ -154,6 +162,18 @@ impl Global {
         // The failure is on stderr as well; a log that cannot be written must not hide it.
         let _ = crate::state::file::append(path, format!("{line}\n").as_bytes());
     }
+}
+
+/// runc's path, or crun's `file:PATH`.
+fn log_file(log: &str) -> Result<Option<PathBuf>> {
+    let path = match log.split_once(':') {
+        Some(("file", path)) => path,
+        Some((driver, _)) if !driver.contains('/') => {
+            bail!("--log {log:?}: there is no log driver {driver:?}, only a file")
+        }
+        _ => log,
+    };
+    Ok(Some(path).filter(|path| !path.is_empty() && *path != "/dev/stderr").map(PathBuf::from))
 }
 
 /// Not root, or root in a user namespace only.

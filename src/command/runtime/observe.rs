@@ -55,8 +55,7 @@ pub struct List {
 pub fn list(global: &Global, args: List) -> Result<ExitCode> {
     let (containers, unreadable) = global.root.list()?;
     for error in unreadable {
-        global.log("warning", &crate::failure::message_of(&error));
-        eprintln!("{}", crate::failure::message_of(&error));
+        global.warn(&error);
     }
     let mut text = String::new();
     if args.quiet {

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 pub struct CreateRequest {
     pub id: String,
     pub bundle: PathBuf,
+    /// The spec's name in the bundle.
+    pub config: PathBuf,
     pub console: Console,
     pub pid_file: Option<PathBuf>,
     pub no_pivot: bool,
@@ -53,18 +55,12 @@ pub fn create(root: &Root, request: CreateRequest, tell: Tell<'_>) -> Result<Con
 pub fn run(root: &Root, request: CreateRequest, tell: Tell<'_>) -> Result<(Container, Running, Option<OwnedFd>)> {
     let (container, mut created) = make(root, request, false, tell)?;
     let terminal = created.terminal.take();
-    let started = created.start().and_then(|running| {
-        container.poststart()?;
-        Ok(running)
-    });
-    match started {
-        Ok(running) => Ok((container, running, terminal)),
-        Err(error) => {
-            // The first error is the one to tell.
-            let _ = container.delete(true);
-            Err(error)
-        }
-    }
+    let running = created.start().inspect_err(|_| {
+        // The first error is the one to tell.
+        let _ = container.delete(true);
+    })?;
+    container.poststart()?;
+    Ok((container, running, terminal))
 }
 
 /// A half-made container, removed unless it becomes whole.
@@ -81,7 +77,7 @@ impl Drop for Half {
 
 /// Everything up to where it waits for `start`.
 fn make(root: &Root, request: CreateRequest, has_door: bool, tell: Tell<'_>) -> Result<(Container, Created)> {
-    let text = read_spec(&request.bundle)?;
+    let text = read_spec(&request.bundle, &request.config)?;
     let spec = parse_spec(&text)?;
     let process = spec.process().as_ref().context("process: missing")?;
     check_console(&request.console, process.terminal().unwrap_or(false))?;
@@ -192,11 +188,11 @@ pub(super) fn listen_fds() -> (u32, Vec<String>) {
     (count, environment)
 }
 
-fn read_spec(bundle: &Path) -> Result<Vec<u8>> {
-    let path = bundle.join("config.json");
+fn read_spec(bundle: &Path, name: &Path) -> Result<Vec<u8>> {
+    let path = bundle.join(name);
     match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!("JSON specification file config.json not found in {}", bundle.display())
+            bail!("JSON specification file {} not found in {}", name.display(), bundle.display())
         }
         other => other.with_context(|| format!("read {}", path.display())),
     }
@@ -204,11 +200,27 @@ fn read_spec(bundle: &Path) -> Result<Vec<u8>> {
 
 /// The spec; an error names the place in the document.
 pub fn parse_spec(text: &[u8]) -> Result<Spec> {
+    let text = &with_known_names(text);
     let mut reader = serde_json::Deserializer::from_slice(text);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         anyhow::Error::new(error.into_inner()).context(if path == "." { "config.json".to_owned() } else { path })
     })
+}
+
+/// The names of two scheduler flags as the specification has them, for a library that has them otherwise.
+fn with_known_names(text: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+    const NAMES: [(&str, &str); 2] = [
+        ("\"SCHED_FLAG_RESET_ON_FORK\"", "\"SCHED_RESET_ON_FORK\""),
+        ("\"SCHED_FLAG_DL_OVERRUN\"", "\"SCHED_FLAG_D_L_OVERRUN\""),
+    ];
+    match std::str::from_utf8(text) {
+        Ok(text) if text.contains("\"SCHED_FLAG_") => {
+            let renamed = NAMES.iter().fold(text.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours));
+            std::borrow::Cow::Owned(renamed.into_bytes())
+        }
+        _ => std::borrow::Cow::Borrowed(text),
+    }
 }
 
 fn check_console(console: &Console, wants_terminal: bool) -> Result<()> {

@@ -119,10 +119,12 @@ fn descend(saved: &mut Saved, wanted: &str) -> Result<()> {
         Ok(())
     };
     let Some(controllers) = controllers else {
-        if let Some(unified) = &mut saved.unified {
-            move_down(unified)?;
+        // On hosts with several hierarchies: in those where it is.
+        let moved = saved.unified.iter_mut().chain(saved.v1.values_mut()).map(move_down).filter(Result::is_ok).count();
+        if moved == 0 {
+            bail!("--cgroup: the container has no group {path:?} below its own");
         }
-        return saved.v1.values_mut().try_for_each(move_down);
+        return Ok(());
     };
     for controller in controllers.split(',') {
         match (controller, saved.v1.get_mut(controller), &mut saved.unified) {

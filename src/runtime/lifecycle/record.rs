@@ -153,7 +153,9 @@ impl Root {
 fn check_id(id: &str) -> Result<()> {
     let is_good = |letter: u8| letter.is_ascii_alphanumeric() || b"_+-.".contains(&letter);
     if id.is_empty() || id.len() > 1024 || !id.bytes().all(is_good) || matches!(id, "." | "..") {
-        bail!("invalid container ID format: {id:?} may have letters, digits and _ + - . only");
+        bail!(
+            "invalid container ID format: {id:?} has an invalid character: a container ID has letters, digits and _ + - . only"
+        );
     }
     Ok(())
 }
@@ -176,7 +178,8 @@ impl Container {
 
     /// The spec it was created with.
     pub fn spec(&self) -> Result<Spec> {
-        Spec::load(self.dir.join("config.json")).context("read the container's config.json")
+        let text = std::fs::read(self.dir.join("config.json")).context("read the container's config.json")?;
+        super::create::parse_spec(&text)
     }
 
     /// Its cgroup.

@@ -1,5 +1,6 @@
 //! What a spec must not ask for. Each refusal begins with the JSON path of the wrong value.
 
+use crate::runtime::seccomp;
 use anyhow::{Result, bail};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
 
@@ -24,6 +25,12 @@ pub fn check(spec: &Spec) -> Result<()> {
     }
     if !has(LinuxNamespaceType::Uts) && set(spec.domainname()) {
         bail!("domainname: needs a uts namespace in linux.namespaces");
+    }
+    let sets = |name: &str| linux.sysctl().as_ref().and_then(|sysctl| sysctl.get(name));
+    if let Some(value) =
+        sets("kernel.domainname").filter(|value| spec.domainname().as_ref().is_some_and(|d| d != *value))
+    {
+        bail!("domainname: contradicts linux.sysctl[kernel.domainname], which is {value:?}");
     }
     if !has(LinuxNamespaceType::Time) && linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) {
         bail!("linux.timeOffsets: need a time namespace in linux.namespaces");
@@ -110,6 +117,17 @@ fn check_ranges(name: &str, ranges: &[LinuxIdMapping]) -> Result<()> {
         let end = |start: u32| u64::from(start) + u64::from(range.size());
         if end(range.container_id()) > u64::from(u32::MAX) || end(range.host_id()) > u64::from(u32::MAX) {
             bail!("{name}[{index}]: reaches beyond the last id");
+        }
+    }
+    Ok(())
+}
+
+/// Refuse names of system calls that nobody knows.
+pub fn check_filter_names(linux: &Linux) -> Result<()> {
+    let calls = linux.seccomp().as_ref().and_then(|seccomp| seccomp.syscalls().as_ref());
+    for (index, call) in calls.into_iter().flatten().enumerate() {
+        if let Some(unknown) = call.names().iter().find(|name| !seccomp::knows(name)) {
+            bail!("linux.seccomp.syscalls[{index}].names: unknown system call {unknown:?}");
         }
     }
     Ok(())

@@ -190,7 +190,8 @@ pub fn mount_step(mount: &Mount, around: &Surroundings<'_>) -> Result<MountStep>
         attributes: options.top,
         recursive: options.all,
         propagates_recursively: options.propagates_recursively,
-        is_strict: matches!(kind, "proc" | "sysfs"),
+        // A link would put procfs, or the device nodes, where an image wants them (CVE-2026-41579).
+        is_strict: matches!(kind, "proc" | "sysfs") || target == Path::new("/dev"),
         may_cover_proc: may_cover_proc(&target),
         idmap,
     })

@@ -37,6 +37,7 @@ pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
     plan.seed.arguments = c_strings(process.args().as_deref().unwrap_or_default(), "process.args")?;
     plan.seed.environment = c_strings(&tail.environment, "environment")?;
     plan.seed.environment.extend(c_strings(process.env().as_deref().unwrap_or_default(), "process.env")?);
+    keep_last(&mut plan.seed.environment);
     for (index, entry) in process.env().iter().flatten().enumerate() {
         if !entry.contains('=') || entry.starts_with('=') {
             bail!("process.env[{index}]: {entry:?} is not NAME=value");
@@ -57,7 +58,7 @@ pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
         let (rows, columns) = size.unwrap_or_default();
         plan.child.push(Step::Terminal { rows, columns, owner: user.uid() });
     }
-    plan.child.push(Step::Stdio);
+    plan.child.push(Step::Stdio { uid: user.uid(), gid: user.gid() });
     plan.child.push(Step::CloseOnExec { first: 3 + plan.seed.preserve_fds });
     attributes(plan, process, tail.linux)?;
     limits(plan, process);
@@ -102,6 +103,16 @@ pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
     }
     plan.child.push(Step::Execute);
     Ok(())
+}
+
+/// Of entries with one name the last one counts; most programs would take the first.
+fn keep_last(environment: &mut Vec<std::ffi::CString>) {
+    let name =
+        |entry: &std::ffi::CString| entry.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default().to_vec();
+    let mut seen = std::collections::HashSet::new();
+    let mut kept: Vec<_> = environment.drain(..).rev().filter(|entry| seen.insert(name(entry))).collect();
+    kept.reverse();
+    *environment = kept;
 }
 
 fn wait_for_start(plan: &mut Plan, tail: &Tail<'_>) {
@@ -286,6 +297,9 @@ fn scheduling(scheduler: &Scheduler) -> Result<Scheduling> {
     if policy != 6 && times != [0; 3] {
         bail!("process.scheduler.runtime, deadline, period: only for SCHED_DEADLINE");
     }
+    if policy == 6 {
+        check_deadline(scheduler).context("process.scheduler")?;
+    }
     let mut flags = 0;
     for flag in scheduler.flags().iter().flatten() {
         flags |= match flag {
@@ -300,6 +314,30 @@ fn scheduling(scheduler: &Scheduler) -> Result<Scheduling> {
     }
     let [runtime, deadline, period] = times;
     Ok(Scheduling { size: 0, policy, flags, nice, priority: priority as u32, runtime, deadline, period })
+}
+
+/// The kernel only says EINVAL (sched(7): runtime <= deadline <= period, all between 1024 ns and 2^63).
+fn check_deadline(scheduler: &Scheduler) -> Result<()> {
+    const SHORTEST_NS: u64 = 1024;
+    let needed = |value: Option<u64>, name: &str| {
+        value.with_context(|| format!("sched_setattr: `SCHED_DEADLINE` requires `{name}`"))
+    };
+    let runtime = needed(*scheduler.runtime(), "runtime")?;
+    let deadline = needed(*scheduler.deadline(), "deadline")?;
+    let period = scheduler.period().filter(|period| *period != 0).unwrap_or(deadline);
+    if runtime == 0 {
+        bail!("sched_setattr: `SCHED_DEADLINE` runtime must be greater than 0");
+    }
+    if !(SHORTEST_NS..=i64::MAX as u64).contains(&runtime) {
+        bail!("sched_setattr: `SCHED_DEADLINE` runtime {runtime} must be between {SHORTEST_NS} and {}", i64::MAX);
+    }
+    if runtime > deadline {
+        bail!("sched_setattr: `SCHED_DEADLINE` runtime {runtime} must be <= deadline {deadline}");
+    }
+    if deadline > period {
+        bail!("sched_setattr: `SCHED_DEADLINE` deadline {deadline} must be <= period {period}");
+    }
+    Ok(())
 }
 
 fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<Step> {

@@ -21,7 +21,7 @@ impl Root {
     fn with_parent(&mut self, path: &CStr) -> Result<CString, Fault> {
         let (parent, name) = resolve::split(path).map_err(|error| Fault::at(path, error))?;
         if self.device.parent.as_ref().is_none_or(|(known, _)| *known != parent) {
-            let dir = resolve::directory(self.dir()?, &parent).map_err(|error| Fault::at(&parent, error))?;
+            let dir = resolve::strict_directory(self.dir()?, &parent).map_err(|error| Fault::at(&parent, error))?;
             self.device.parent = Some((parent, dir));
         }
         Ok(name)
@@ -55,6 +55,9 @@ impl Root {
             }
         }
         let tree = bind(&device.path, false, true)?;
+        let attributes =
+            mount::Attributes { set: mount::ATTR_NOSUID | mount::ATTR_NOEXEC, ..mount::Attributes::default() };
+        mount::mount_setattr(tree.as_fd(), false, &attributes).map_err(|error| Fault::at(&device.path, error))?;
         let target = resolve::file(parent.as_fd(), &name).map_err(|error| Fault::at(&device.path, error))?;
         mount::move_mount(tree.as_fd(), target.as_fd()).map_err(|error| Fault::at(&device.path, error))
     }
