@@ -389,8 +389,9 @@ fn fetch_layer(target: Target<'_>, repository: &Repository, pair: &Pair<'_>, sto
     {
         let _store = lock::lock(&target.layout.lock(), Rank::Store, Mode::Shared)?;
         layer::publish(target.layout, vec![staged])?;
+        // Under the store's lock: for a moment the claim is nobody's, and a collector must not take the layer then.
+        claim.share()?;
     }
-    claim.share()?;
     meter.finish("done");
     let blob = (partial.path().to_owned(), blob.digest.clone());
     Ok(Held { _claim: claim, _partial: Some(partial), blob: Some(blob) })

@@ -107,12 +107,30 @@ impl Claim {
     fn acquire(layout: &Layout, hex: &str, how: FlockArg) -> Result<Option<Claim>> {
         let path = layout.tmp().join(format!("claim.{hex}"));
         loop {
-            // A layer that is there needs only be kept from removal: many may do that at once.
             let present = exists(layout, hex);
-            let how = if present && how == FlockArg::LockExclusive { FlockArg::LockShared } else { how };
             let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
             let file = file.with_context(|| format!("open {}", path.display()))?;
-            let lock = match Flock::lock(file, how) {
+            let wait = how == FlockArg::LockExclusive;
+            // A layer that is there needs only be kept from removal: many may do that at once.
+            let first = if wait && present { FlockArg::LockShared } else { FlockArg::LockExclusiveNonblock };
+            let lock = match Flock::lock(file, first) {
+                // Somebody makes it. They share their claim when it is made, and hold that until their image is
+                // complete, so it is waited for in shared mode: to wait alone would be to wait for their other layers.
+                Err((file, nix::errno::Errno::EWOULDBLOCK)) if wait => {
+                    let lock = Flock::lock(file, FlockArg::LockShared);
+                    let lock = lock.map_err(|(_, error)| error).with_context(|| format!("lock {}", path.display()))?;
+                    if !exists(layout, hex) {
+                        // They gave up. Of all who waited one gets it alone; the pause keeps them apart.
+                        drop(lock);
+                        let micros = 200 + u64::from(std::process::id()) * 37 % 5000;
+                        std::thread::sleep(std::time::Duration::from_micros(micros));
+                        continue;
+                    }
+                    if lock.metadata()?.nlink() == 0 {
+                        continue;
+                    }
+                    return Ok(Some(Claim { lock, path, present: true }));
+                }
                 Ok(lock) => lock,
                 Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
                 Err((_, error)) => return Err(error).with_context(|| format!("lock {}", path.display())),
