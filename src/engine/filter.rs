@@ -31,15 +31,8 @@ enum Condition {
 enum Test {
     Id(Regex),
     Name(Regex),
-    Label {
-        key: String,
-        value: Option<String>,
-        wanted: bool,
-    },
-    Annotation {
-        key: String,
-        value: Option<String>,
-    },
+    Label { key: String, value: Option<String>, wanted: bool },
+    Annotation { key: String, value: Option<String> },
     Status(String),
     Exited(i32),
     Ancestor(String),

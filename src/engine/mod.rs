@@ -3,30 +3,26 @@
 //! The engine reads and writes records and talks to supervisors; it starts no container itself (that is `supervisor`).
 #![forbid(unsafe_code)]
 
-pub mod archive;
 pub mod attach;
+pub mod archive;
+pub mod copy;
 pub mod create;
-pub mod event;
 pub mod filter;
 mod idmap;
-pub mod image;
 pub mod inspect;
 pub mod list;
-pub mod log;
-pub mod login;
+pub mod image;
 mod merge;
+pub mod login;
 pub mod moment;
 pub mod network;
 pub mod pause;
 pub mod registry;
 pub mod remove;
-pub mod rename;
 pub mod search;
 pub mod select;
 pub mod start;
-pub mod stat;
 pub mod stop;
-pub mod top;
 pub mod wait;
 
 use crate::host::userns::Privilege;

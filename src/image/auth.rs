@@ -183,11 +183,10 @@ impl Authenticator {
                 follow: false,
             })
         } else {
-            let parameters = query(&[
-                ("account", account),
-                ("scope", Some(scope).filter(|scope| !scope.is_empty())),
-                ("service", service),
-            ]);
+            // Several scopes are several parameters.
+            let mut parameters = vec![("account", account), ("service", service)];
+            parameters.extend(scope.split(' ').filter(|scope| !scope.is_empty()).map(|scope| ("scope", Some(scope))));
+            let parameters = query(&parameters);
             let separator = if realm.contains('?') { '&' } else { '?' };
             let basic = match &self.credentials {
                 Some(Credentials::Password { user, password }) => Some(Credentials::basic(user, password)),

@@ -1,4 +1,6 @@
 //! The command line: one file per verb, each output compared whole.
 
 mod general;
-mod image;
+mod login;
+mod pull;
+mod push;

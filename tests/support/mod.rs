@@ -12,6 +12,7 @@ pub(crate) mod image;
 pub(crate) mod leak;
 pub(crate) mod need;
 pub(crate) mod pty;
+pub(crate) mod registry;
 pub(crate) mod wait;
 
 pub(crate) use command::{Command, Output};
