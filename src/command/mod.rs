@@ -47,6 +47,7 @@ mod save;
 mod tag;
 mod untag;
 mod version;
+mod volume;
 mod wait;
 
 use crate::engine::Engine;

@@ -98,6 +98,22 @@ pub const VERBS: &[Entry] = &[
     verb!("tag" => tag, Outside),
     verb!("untag" => untag, Outside),
     verb!("version" => version, Outside),
+    Entry::Group {
+        name: "volume",
+        about: "Manage volumes",
+        entries: &[
+            verb!("create" => volume::create, Inside),
+            verb!("exists" => volume::exists, Outside),
+            verb!("export" => volume::export, Inside),
+            verb!("import" => volume::import, Inside),
+            verb!("inspect" => volume::inspect, Outside),
+            verb!("ls" | "list" => volume::ls, Outside),
+            verb!("mount" => volume::mount, Outside),
+            verb!("prune" => volume::prune, Inside),
+            verb!("rm" | "remove" => volume::rm, Inside),
+            verb!("unmount" => volume::unmount, Outside),
+        ],
+    },
     verb!("wait" => wait, Outside),
     Entry::Group { name: "container", about: "Manage containers", entries: CONTAINER },
 ];

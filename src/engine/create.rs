@@ -263,7 +263,8 @@ fn directory(path: &Path) -> Result<()> {
     std::fs::DirBuilder::new().mode(0o700).create(path).with_context(|| format!("make {}", path.display()))
 }
 
-fn random() -> Result<[u8; 32]> {
+/// 32 bytes of the kernel's.
+pub fn random() -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))

@@ -1,11 +1,12 @@
 //! Images at rest: list, tag, remove, prune, inspect, history.
 
-use crate::engine::Engine;
+use crate::engine::{Engine, remove as container_remove};
 use crate::failure::{Failure, Kind};
 use crate::image::config::{ConfigDocument, rfc3339};
 use crate::image::reference::Reference;
 use crate::image::store::{self, Image, ImageRecord};
 use crate::model::digest::Digest;
+use crate::model::id::Id;
 use crate::state::container::{self, ContainerRecord};
 use crate::state::event::now_ns;
 use crate::state::layout::Layout;
@@ -318,6 +319,12 @@ pub fn remove(engine: &Engine, wanted: &str, removal: Removal) -> Result<Removed
 fn remove_record(engine: &Engine, record: &ImageRecord, removal: Removal, removed: &mut Removed) -> Result<()> {
     let layout = &engine.layout;
     let parents = if removal.keep_parents { Vec::new() } else { nameless_parents(layout, record)? };
+    if removal.force {
+        let wish = container_remove::Wish { force: true, dependents: true, ..container_remove::Wish::default() };
+        for id in used_by(layout)?.remove(record.id.hex()).unwrap_or_default() {
+            container_remove::remove(engine, &Id::parse(&id)?, wish)?;
+        }
+    }
     let store = store::exclusive(layout)?;
     // Under the lock that `create` shares: nobody can begin to use it now.
     if let Some(users) = used_by(layout)?.get(record.id.hex()) {

@@ -23,6 +23,8 @@ pub mod search;
 pub mod select;
 pub mod start;
 pub mod stop;
+pub mod top;
+pub mod volume;
 pub mod wait;
 
 use crate::host::userns::Privilege;

@@ -7,6 +7,7 @@ use crate::runtime::cgroup::{Cgroup, Saved};
 use crate::state::container::{self, ContainerRecord, Exit, State};
 use crate::state::file;
 use crate::supervisor::acquire::{self, Attachments};
+use crate::storage::volume;
 use crate::supervisor::exit;
 use anyhow::{Context, Result};
 
@@ -73,6 +74,9 @@ fn remove_into(engine: &Engine, id: &Id, wish: Wish, removed: &mut Vec<Id>) -> R
         stop::stop(engine, id, stop::Wish { signal: None, timeout_s: wish.timeout_s })?;
     }
     bury(engine, id, record.as_ref())?;
+    if let Some(record) = record.filter(|record| wish.volumes || record.spec.lifecycle.remove) {
+        volume::remove_anonymous(&engine.layout, &record)?;
+    }
     removed.push(id.clone());
     Ok(())
 }

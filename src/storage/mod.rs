@@ -4,10 +4,13 @@
 #![forbid(unsafe_code)]
 
 pub mod compress;
+pub mod copy;
 pub mod layer;
 pub mod overlay;
+pub mod pack;
 pub mod pipe;
 pub mod split;
 pub mod tar;
 pub mod tree;
 pub mod unpack;
+pub mod volume;

@@ -527,7 +527,7 @@ struct Place<'a> {
 }
 
 /// Attributes an image may set. overlayfs's own would let it point outside; labels are the host's business.
-fn is_wanted(name: &[u8]) -> bool {
+pub fn is_wanted(name: &[u8]) -> bool {
     let user =
         name.starts_with(b"user.") && !name.starts_with(b"user.overlay.") && !name.starts_with(b"user.containers.");
     user || name == b"security.capability" || name.starts_with(b"system.posix_acl_")

@@ -8,8 +8,10 @@ use crate::bundle::mount::{INIT_PATH, Prepared};
 use crate::bundle::user::Resolved;
 use crate::failure::{Failure, Kind};
 use crate::model::container::NamespaceMode;
+use crate::model::user::IdRange;
 use crate::model::mount::{Mount, MountOptions, MountSource, OverlayDirs};
 use crate::storage::overlay;
+use crate::storage::volume::{self, Volume};
 use crate::sys::mount;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -107,15 +109,53 @@ fn open(
     Ok(Some((source, recursive, descriptor)))
 }
 
+/// A volume, made if need be, filled and handed over at its first use.
 fn volume(
-    _request: &Request<'_>,
-    _wanted: &Mount,
+    request: &Request<'_>,
+    wanted: &Mount,
     name: &str,
-    _subpath: Option<&str>,
-    _rootfs: BorrowedFd<'_>,
-    _user: &Resolved,
+    subpath: Option<&str>,
+    rootfs: BorrowedFd<'_>,
+    user: &Resolved,
 ) -> Result<(PathBuf, bool, OwnedFd)> {
-    Err(Failure::new(Kind::Engine, format!("volume {name}: volumes are not there yet")).into())
+    let layout = request.layout;
+    let anonymous = matches!(wanted.source, MountSource::Volume { anonymous: true, .. });
+    let found = match Volume::load(layout, name)? {
+        Some(volume) => volume,
+        None => {
+            let wish = volume::Wish { anonymous, ..volume::Wish::default() };
+            match Volume::create(layout, name, wish)? {
+                Some(volume) => volume,
+                // Another container needed it at the same moment.
+                None => Volume::load(layout, name)?.with_context(|| format!("volume {name} is gone"))?,
+            }
+        }
+    };
+    let place = volume::Place {
+        rootfs,
+        target: &wanted.target,
+        copy: wanted.options.copy != Some(false),
+        user: (outside(&request.record.id_maps.uid, user.uid), outside(&request.record.id_maps.gid, user.gid)),
+        lenient: request.privilege.single,
+    };
+    found.first_use(layout, &place)?;
+    let mounted = found.mount(layout)?;
+    let descriptor = match subpath {
+        None => mounted,
+        Some(subpath) => {
+            let inside = open_below(mounted.as_fd(), subpath)?;
+            mount::clone_tree(inside.as_fd(), c"", true).with_context(|| format!("bind {subpath} of volume {name}"))?
+        }
+    };
+    let source = Volume::data(layout, name);
+    let descriptor = finish(request, wanted, user, descriptor, &source)?;
+    Ok((source, false, descriptor))
+}
+
+/// An id of the container as the store numbers it.
+fn outside(map: &[IdRange], id: u32) -> u32 {
+    let range = map.iter().find(|range| id >= range.inside && id - range.inside < range.size);
+    range.map_or(id, |range| range.outside + (id - range.inside))
 }
 
 /// The path of a bind, which must be there or be made.

@@ -23,6 +23,7 @@ use crate::state::event::{self, now_ns};
 use crate::state::file::{self, Durability};
 use crate::state::layout::Layout;
 use crate::sys::{fd, pipe, process, socket};
+use crate::storage::volume;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -146,7 +147,8 @@ fn live(place: Place<'_>, id: &Id, mut house: House, starter: Starter, alive: Al
 /// Nothing of the container is left but its record, or not even that; then the others are told.
 fn finish(place: Place<'_>, record: &ContainerRecord, alive: Alive, house: &mut House, code: i32) {
     if record.spec.lifecycle.remove
-        && let Err(error) = exit::remove(place.layout, record)
+        && let Err(error) =
+            exit::remove(place.layout, record).and_then(|()| volume::remove_anonymous(place.layout, record))
     {
         // Nobody is there to be told; the container stays, and `rm` or `prune` will say the same again.
         house.status.change(|status| {

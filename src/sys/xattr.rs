@@ -4,58 +4,87 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+/// Whose attributes.
+#[derive(Clone, Copy, Debug)]
+pub enum Of<'a> {
+    /// An open file's (not O_PATH).
+    Fd(BorrowedFd<'a>),
+    /// Those of what the path names, the link itself if it is one.
+    Path(&'a CStr),
+}
+
+/// Longest value and list of names the kernel knows.
+const MAX: usize = 65536;
+
 /// Set an attribute of an open file (not O_PATH).
 pub fn set(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
-    // SAFETY: name is a C string and value a slice; both live through the call, the length is the slice's.
-    let result = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set_of(Of::Fd(file), name, value)
 }
 
 /// Set an attribute of what the path names, the link itself if it is one.
 pub fn set_path(path: &CStr, name: &CStr, value: &[u8]) -> io::Result<()> {
-    // SAFETY: two C strings and a slice that live through the call, the length is the slice's.
-    let result = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    set_of(Of::Path(path), name, value)
+}
+
+/// Set an attribute.
+pub fn set_of(of: Of<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let (name, data, length) = (name.as_ptr(), value.as_ptr().cast(), value.len());
+    let result = match of {
+        // SAFETY: name is a C string and value a slice; both live through the call, the length is the slice's.
+        Of::Fd(file) => unsafe { libc::fsetxattr(file.as_raw_fd(), name, data, length, 0) },
+        // SAFETY: as above, and path is a C string that lives through the call.
+        Of::Path(path) => unsafe { libc::lsetxattr(path.as_ptr(), name, data, length, 0) },
+    };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// An attribute of what the path names, the link itself if it is one; `None`: it has none of this name.
-pub fn get_path(path: &CStr, name: &CStr) -> io::Result<Option<Vec<u8>>> {
-    let mut value = vec![0u8; 256];
-    loop {
-        // SAFETY: two C strings and a buffer that live through the call, the length is the buffer's.
-        let result = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-        match usize::try_from(result) {
-            Ok(length) => {
-                value.truncate(length);
-                return Ok(Some(value));
-            }
-            Err(_) => match io::Error::last_os_error() {
-                error if error.raw_os_error() == Some(libc::ERANGE) && value.len() < 65536 => value.resize(65536, 0),
-                error if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::ENOTSUP)) => return Ok(None),
-                error => return Err(error),
-            },
+/// An attribute; `None`: there is none of this name.
+pub fn get_of(of: Of<'_>, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    let result = grow(|buffer| {
+        let (name, data, length) = (name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len());
+        match of {
+            // SAFETY: name is a C string and the buffer a slice; both live through the call, the length is the slice's.
+            Of::Fd(file) => unsafe { libc::fgetxattr(file.as_raw_fd(), name, data, length) },
+            // SAFETY: as above, and path is a C string that lives through the call.
+            Of::Path(path) => unsafe { libc::lgetxattr(path.as_ptr(), name, data, length) },
         }
+    });
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::ENOTSUP)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-/// The names of all attributes of what the path names, the link itself if it is one.
-pub fn list_path(path: &CStr) -> io::Result<Vec<Vec<u8>>> {
-    let mut names = vec![0u8; 1024];
+/// The names of all attributes.
+pub fn list_of(of: Of<'_>) -> io::Result<Vec<Vec<u8>>> {
+    let result = grow(|buffer| {
+        let (data, length) = (buffer.as_mut_ptr().cast(), buffer.len());
+        match of {
+            // SAFETY: the buffer is a slice that lives through the call, the length is its own.
+            Of::Fd(file) => unsafe { libc::flistxattr(file.as_raw_fd(), data, length) },
+            // SAFETY: as above, and path is a C string that lives through the call.
+            Of::Path(path) => unsafe { libc::llistxattr(path.as_ptr(), data, length) },
+        }
+    });
+    match result {
+        Ok(names) => Ok(names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSUP) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Call with a small buffer, and with the largest there can be if that was too small.
+fn grow(call: impl Fn(&mut [u8]) -> isize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0u8; 512];
     loop {
-        // SAFETY: a C string and a buffer that live through the call, the length is the buffer's.
-        let result = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
-        match usize::try_from(result) {
+        match usize::try_from(call(&mut buffer)) {
             Ok(length) => {
-                names.truncate(length);
-                return Ok(names
-                    .split(|byte| *byte == 0)
-                    .filter(|name| !name.is_empty())
-                    .map(<[u8]>::to_vec)
-                    .collect());
+                buffer.truncate(length);
+                return Ok(buffer);
             }
             Err(_) => match io::Error::last_os_error() {
-                error if error.raw_os_error() == Some(libc::ERANGE) && names.len() < 65536 => names.resize(65536, 0),
-                error if error.raw_os_error() == Some(libc::ENOTSUP) => return Ok(Vec::new()),
+                error if error.raw_os_error() == Some(libc::ERANGE) && buffer.len() < MAX => buffer.resize(MAX, 0),
                 error => return Err(error),
             },
         }
