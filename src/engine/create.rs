@@ -15,6 +15,7 @@ use crate::state::container::{self, ContainerRecord, ImageUse, VERSION};
 use crate::state::event::{self, Event};
 use crate::state::file::{self, Durability};
 use crate::state::name::Names;
+use crate::storage::volume;
 use crate::storage::{layer, overlay::Upper};
 use anyhow::{Context, Result};
 use std::io::Read;
@@ -64,8 +65,22 @@ pub fn create(engine: &Engine, wish: Wish, progress: &dyn Progress) -> Result<Co
         spec,
     };
     publish(engine, &mut record, name, replace)?;
+    make_volumes(engine, &record)?;
     event::record(&engine.layout, event_of(&record, "create"));
     Ok(record)
+}
+
+/// Volumes are there once the container is, for `volume ls` and to be filled before the first start.
+fn make_volumes(engine: &Engine, record: &ContainerRecord) -> Result<()> {
+    for mount in &record.spec.mounts {
+        if let MountSource::Volume { name: Some(name), anonymous, .. } = &mount.source
+            && !engine.layout.volumes().join(name).exists()
+        {
+            let wish = volume::Wish { anonymous: *anonymous, ..volume::Wish::default() };
+            volume::Volume::create(&engine.layout, name, wish)?;
+        }
+    }
+    Ok(())
 }
 
 /// An event about a container.

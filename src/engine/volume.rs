@@ -25,7 +25,8 @@ pub fn create(engine: &Engine, name: Option<&str>, wish: Wish, ignore: bool) -> 
         Some(_) => Ok(name),
         None if ignore => Ok(name),
         None => {
-            Err(Failure::new(Kind::Engine, format!("volume with name {name} already exists: volume already exists")).into())
+            Err(Failure::new(Kind::Engine, format!("volume with name {name} already exists: volume already exists"))
+                .into())
         }
     }
 }
@@ -41,10 +42,22 @@ impl Filters {
         for text in texts {
             let (key, value) = match text.split_once("!=") {
                 Some(("label", value)) => ("label!", value),
-                _ => text.split_once('=').with_context(|| format!("invalid volume filter {text:?}: must be in the format \"filter=value\""))?,
+                _ => text.split_once('=').with_context(|| {
+                    format!("invalid volume filter {text:?}: must be in the format \"filter=value\"")
+                })?,
             };
             let known = [
-                "after", "all", "anonymous", "dangling", "driver", "label", "label!", "name", "opt", "scope", "since",
+                "after",
+                "all",
+                "anonymous",
+                "dangling",
+                "driver",
+                "label",
+                "label!",
+                "name",
+                "opt",
+                "scope",
+                "since",
                 "until",
             ];
             if !known.contains(&key) {
@@ -68,9 +81,13 @@ impl Filters {
             let mut values = self.0.iter().filter(|(name, _)| name == key);
             // Labels must all be there; of other keys one is enough.
             let good = if key.starts_with("label") {
-                values.try_fold(true, |good, (key, value)| Ok::<_, anyhow::Error>(good && holds(engine, volume, key, value)?))
+                values.try_fold(true, |good, (key, value)| {
+                    Ok::<_, anyhow::Error>(good && holds(engine, volume, key, value)?)
+                })
             } else {
-                values.try_fold(false, |good, (key, value)| Ok::<_, anyhow::Error>(good || holds(engine, volume, key, value)?))
+                values.try_fold(false, |good, (key, value)| {
+                    Ok::<_, anyhow::Error>(good || holds(engine, volume, key, value)?)
+                })
             };
             if !good? {
                 return Ok(false);
@@ -139,7 +156,11 @@ pub fn delete(engine: &Engine, name: &str, force: bool, timeout_s: Option<i64>) 
         let list: Vec<String> = users.iter().map(Id::to_string).collect();
         return Err(Failure::new(
             Kind::InUse,
-            format!("volume {} is being used by the following container(s): {}: volume is being used", volume.name, list.join(", ")),
+            format!(
+                "volume {} is being used by the following container(s): {}: volume is being used",
+                volume.name,
+                list.join(", ")
+            ),
         )
         .hint("remove them first, or all at once with --force")
         .into());
@@ -227,6 +248,7 @@ pub fn import(engine: &Engine, name: &str, source: impl Read + Send) -> Result<(
     let (_, plain) = compress::decompress(source)?;
     let mut archive = Reader::new(BufReader::with_capacity(256 << 10, plain), NoRaw);
     let options = unpack::Options { whiteouts: false, ..unpack::Options::layer(&engine.privilege, root.as_fd())? };
-    unpack::unpack(&mut archive, root.as_fd(), options).with_context(|| format!("import into volume {}", volume.name))?;
+    unpack::unpack(&mut archive, root.as_fd(), options)
+        .with_context(|| format!("import into volume {}", volume.name))?;
     Ok(())
 }

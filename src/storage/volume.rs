@@ -234,7 +234,8 @@ impl Volume {
         let data = tree::open_directory(&Volume::data(layout, &self.name))?;
         let empty = is_empty(&data)?;
         if empty && (volume.needs_copy_up && place.copy || volume.needs_chown) {
-            let source = tree::open_in_root(place.rootfs, place.target.as_bytes(), OFlag::O_RDONLY | OFlag::O_DIRECTORY);
+            let source =
+                tree::open_in_root(place.rootfs, place.target.as_bytes(), OFlag::O_RDONLY | OFlag::O_DIRECTORY);
             match source {
                 Ok(source) => {
                     let options = copy::Options { lenient: place.lenient, owner: None };
@@ -362,9 +363,14 @@ fn check_options(options: &BTreeMap<String, String>) -> Result<()> {
         // A tmpfs has a size of its own; a directory has one only by project quotas.
         let bounded = options.get("type").is_some_and(|kind| kind == "tmpfs");
         if (word.starts_with("size=") || word.starts_with("inodes=")) && !bounded {
-            return Err(Failure::new(Kind::Engine, format!("volume option {word}: sizes of directories are not supported"))
-                .hint("use a tmpfs (`-o type=tmpfs -o device=tmpfs -o o=size=…`) or a file system of its own (`-o device=…`)")
-                .into());
+            return Err(Failure::new(
+                Kind::Engine,
+                format!("volume option {word}: sizes of directories are not supported"),
+            )
+            .hint(
+                "use a tmpfs (`-o type=tmpfs -o device=tmpfs -o o=size=…`) or a file system of its own (`-o device=…`)",
+            )
+            .into());
         }
     }
     let bind = mount_words(options).iter().any(|word| matches!(*word, "bind" | "rbind"));

@@ -27,7 +27,11 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
             volume::export(engine, &args.volume, &mut file)?;
         }
         None if std::io::stdout().is_terminal() => {
-            return Err(Failure::new(Kind::Engine, "cannot write to terminal, use command-line redirection or the --output flag").into());
+            return Err(Failure::new(
+                Kind::Engine,
+                "cannot write to terminal, use command-line redirection or the --output flag",
+            )
+            .into());
         }
         None => {
             let mut stdout = std::io::stdout().lock();
