@@ -220,7 +220,7 @@ fn nothing_is_left_to_do() {
 #[test]
 fn nobody_sleeps_without_a_deadline() {
     // Where the kernel or a registry tells of no event, a loop may ask again, but it must know when to give up.
-    let bounds = ["elapsed()", "deadline", "retries"];
+    let bounds = ["elapsed()", "deadline", "retries", "interval"];
     let mut wrong = Vec::new();
     for (file, text) in sources("src") {
         let code_ends = text.find("#[cfg(test)]").unwrap_or(text.len());
@@ -239,7 +239,8 @@ fn nobody_sleeps_without_a_deadline() {
 fn only_present_writes_to_standard_output() {
     let mut wrong = Vec::new();
     for (file, text) in sources("src") {
-        for (number, line) in code(&text) {
+        let code_ends = text.find("#[cfg(test)]").unwrap_or(text.len());
+        for (number, line) in code(&text[..code_ends]) {
             let prints = line.contains("println!(") && !line.contains("eprintln!(");
             let prints = prints || (line.contains("print!(") && !line.contains("eprint!(") && !line.contains("sprint"));
             if prints && !file.starts_with("src/command/present") {

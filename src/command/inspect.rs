@@ -14,19 +14,19 @@ use std::process::ExitCode;
 pub struct Args {
     /// Format the output to a Go template or json
     #[arg(short, long, value_name = "FORMAT")]
-    format: Option<String>,
+    pub format: Option<String>,
     /// Return the document of the latest container
     #[arg(short, long)]
-    latest: bool,
+    pub latest: bool,
     /// Display total file size of containers
     #[arg(short, long)]
-    size: bool,
+    pub size: bool,
     /// Type of the objects: all, container, image, network, pod or volume
     #[arg(short, long, value_name = "TYPE", default_value = "all", hide_default_value = true)]
-    r#type: String,
+    pub r#type: String,
     /// Names or IDs
     #[arg(value_name = "NAME")]
-    names: Vec<String>,
+    pub names: Vec<String>,
 }
 
 /// Find each, print all that were found, and say what was not.

@@ -1,6 +1,6 @@
 //! Create a container: find its image, merge the image's config into the wish once, give it id, name and directory.
 
-use crate::engine::{Engine, idmap, merge, registry};
+use crate::engine::{Engine, idmap, merge, registry, remove};
 use crate::failure::{Failure, Kind};
 use crate::image::{builtin, progress::Progress, store};
 use crate::model::container::{ContainerSpec, NamespaceMode, RootSource};
@@ -244,7 +244,8 @@ fn publish(engine: &Engine, record: &mut ContainerRecord, name: Option<String>, 
                 Some(_) if name.is_none() => {}
                 Some(owner) if replace => {
                     drop(names);
-                    return Err(taken(&wanted, &owner));
+                    let wish = remove::Wish { force: true, ..remove::Wish::default() };
+                    remove::remove(engine, &owner, wish).with_context(|| format!("replace container {wanted}"))?;
                 }
                 Some(owner) => return Err(taken(&wanted, &owner)),
             }

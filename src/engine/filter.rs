@@ -31,8 +31,15 @@ enum Condition {
 enum Test {
     Id(Regex),
     Name(Regex),
-    Label { key: String, value: Option<String>, wanted: bool },
-    Annotation { key: String, value: Option<String> },
+    Label {
+        key: String,
+        value: Option<String>,
+        wanted: bool,
+    },
+    Annotation {
+        key: String,
+        value: Option<String>,
+    },
     Status(String),
     Exited(i32),
     Ancestor(String),

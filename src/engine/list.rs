@@ -5,7 +5,7 @@
 
 mod filter;
 
-pub use filter::{Filters, restart_word};
+pub use filter::{Filters, has_label, restart_word};
 
 use crate::engine::Engine;
 use crate::model::id::Id;

@@ -3,25 +3,29 @@
 //! The engine reads and writes records and talks to supervisors; it starts no container itself (that is `supervisor`).
 #![forbid(unsafe_code)]
 
-pub mod attach;
 pub mod archive;
+pub mod attach;
 pub mod copy;
 pub mod create;
+pub mod event;
 pub mod filter;
 mod idmap;
+pub mod image;
 pub mod inspect;
 pub mod list;
-pub mod image;
-mod merge;
+pub mod log;
 pub mod login;
+mod merge;
 pub mod moment;
 pub mod network;
 pub mod pause;
 pub mod registry;
 pub mod remove;
+pub mod rename;
 pub mod search;
 pub mod select;
 pub mod start;
+pub mod stat;
 pub mod stop;
 pub mod top;
 pub mod volume;

@@ -6,6 +6,7 @@ use crate::model::container::LogDriver;
 use crate::model::id::Id;
 use crate::state::container::{self, ContainerRecord, Phase, State};
 use crate::supervisor::client::{self, Pipes};
+use crate::supervisor::source::BINARY_VARIABLE;
 use crate::supervisor::message::{Attach, Connection, Reply, Request, Start};
 use crate::sys::{seal, socket};
 use anyhow::{Context, Result, bail};
@@ -114,6 +115,10 @@ fn give_birth(engine: &Engine, record: &ContainerRecord) -> Result<Connection> {
         command.arg("--cgroup-manager").arg(manager);
     }
     command.arg("supervise").arg(record.id.as_str());
+    if record.spec.process.init {
+        // The detached mount it is started from has no path by which to bind it inside.
+        command.env(BINARY_VARIABLE, std::env::current_exe().context("find our own binary")?);
+    }
     command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().context("start the container's supervisor")?;
     Ok(Connection::new(ours))

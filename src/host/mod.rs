@@ -1,9 +1,11 @@
 //! What the host gives: user namespaces and subordinate ids, systemd.
 #![forbid(unsafe_code)]
 
+pub mod bus;
 pub mod device;
 pub mod netns;
 pub mod resolve;
+pub mod systemd;
 pub mod userns;
 
 /// Whether the controllers are on cgroup v2: it is mounted at /sys/fs/cgroup itself.

@@ -85,12 +85,26 @@ pub fn civil(days: i64) -> (i64, i64, i64) {
     (yoe + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// Year, month, day to days since 1970; the reverse of [`civil`].
+pub fn days(year: i64, month: i64, day: i64) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let doy = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
+    era * 146_097 + doe - 719_468
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn days() {
+    fn calendar() {
+        for number in [-1, 0, 11_016, 20_787, 11_017, 40_000] {
+            let (year, month, day) = civil(number);
+            assert_eq!(days(year, month, day), number);
+        }
         assert_eq!(civil(0), (1970, 1, 1));
         assert_eq!(civil(20_787), (2026, 11, 30));
         assert_eq!(civil(11_016), (2000, 2, 29));

@@ -25,7 +25,7 @@ use crate::storage::{layer, overlay};
 use crate::sys::{fd, mount};
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
 use std::fs::File;
@@ -162,14 +162,18 @@ fn cgroup(request: &Request<'_>, oci: &Spec) -> Result<Option<Cgroup>> {
         return Ok(None);
     }
     let linux = oci.linux().as_ref();
-    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let split = (record.spec.cgroups == CgroupsMode::Split).then(|| cgroup::split(record.id.as_str())).transpose()?;
+    let path = split.as_deref().or_else(|| linux.and_then(|linux| linux.cgroups_path().as_deref()));
+    let capabilities = oci.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let bounding = capabilities.and_then(|capabilities| capabilities.bounding().as_ref());
     let wanted = cgroup::Request {
         id: record.id.as_str(),
         path,
         resources: linux.and_then(|linux| linux.resources().as_ref()),
-        manager: manager(request),
+        // The unit's own group is not one systemd would make a scope in.
+        manager: if split.is_some() { Manager::Cgroupfs } else { manager(request) },
         rootless: request.privilege.rootless,
-        everywhere: false,
+        everywhere: bounding.is_some_and(|set| set.contains(&Capability::SysAdmin)),
     };
     Cgroup::create(&wanted).map(Some)
 }
@@ -372,7 +376,7 @@ fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, h
         rootless: privilege.rootless,
         single_id: privilege.single,
         cgroup_v2: crate::host::is_cgroup_v2(),
-        cgroups_path: spec.cgroup_parent.as_ref().map(|parent| format!("{parent}/{}", record.id)),
+        cgroups_path: cgroups_path(record),
         default_pids_limit: may_limit_pids(request).then_some(DEFAULT_PIDS),
         hostname,
         prepared,
@@ -388,6 +392,12 @@ fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, h
         kernel: bundle::seccomp::running_kernel(),
         systemd: bundle::wants_systemd(spec),
     })
+}
+
+/// `--cgroup-parent`: from the root of the tree, also when it does not say so (podman-run(1)).
+fn cgroups_path(record: &ContainerRecord) -> Option<String> {
+    let parent = record.spec.cgroup_parent.as_deref().filter(|parent| !parent.is_empty())?;
+    Some(format!("/{}/{}", parent.trim_matches('/'), record.id))
 }
 
 /// podman's default (containers.conf(5), pids_limit).

@@ -1,6 +1,7 @@
 //! The command line: one file per verb, each output compared whole.
 
 mod general;
+mod image;
 mod login;
 mod pull;
 mod push;

@@ -75,21 +75,19 @@ pub(crate) fn clean(base: &Path) {
     }
 }
 
-/// Processes that carry the environment's mark, name its directory, or have it mounted in a namespace of their own. Only
-/// those that are younger than this process: a mount that leaked is seen by the machine's old processes too.
+/// Processes that carry the environment's mark, name its directory, or have it mounted in a namespace of their own.
 fn processes(base: &Path) -> Vec<(i32, String)> {
     let base = base.to_string_lossy();
     let mark = format!("CORACLE_TEST_ENV={base}");
     let me = std::process::id() as i32;
-    let began = start_time(Path::new("/proc/self"));
     let our_mounts = fs::read_link("/proc/self/ns/mnt").ok();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let path = entry.path();
-        if pid == me || pid == 1 || start_time(&path) < began {
+        if pid == me {
             continue;
         }
+        let path = entry.path();
         let words = |file: &str| {
             let bytes = fs::read(path.join(file)).unwrap_or_default();
             bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<_>>()
@@ -99,24 +97,14 @@ fn processes(base: &Path) -> Vec<(i32, String)> {
         let marked = words("environ").contains(&mark);
         let named = words("cmdline").iter().any(inside);
         let elsewhere = fs::read_link(path.join("ns/mnt")).ok() != our_mounts;
-        // In the root mount only: other mounts are copied into every new namespace on the machine.
-        let mounted = || {
-            let text = fs::read_to_string(path.join("mountinfo")).unwrap_or_default();
-            text.lines().any(|line| line.split(' ').nth(4) == Some("/") && line.contains(&format!("{base}/")))
-        };
+        let mounted =
+            || fs::read_to_string(path.join("mountinfo")).is_ok_and(|text| text.contains(&format!("{base}/")));
         let zombie = fs::read_to_string(path.join("stat")).is_ok_and(|text| text.contains(") Z "));
         if !zombie && (marked || named || (elsewhere && mounted())) {
             found.push((pid, words("cmdline").join(" ")));
         }
     }
     found
-}
-
-/// When a process began, in clock ticks since boot.
-fn start_time(process: &Path) -> u64 {
-    let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    fields.split(' ').nth(19).and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
 }
 
 fn mount_points(base: &Path) -> Vec<String> {

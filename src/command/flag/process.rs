@@ -81,6 +81,9 @@ pub struct Process {
     /// Add an annotation to the container: KEY=VALUE
     #[arg(long, value_name = "ANNOTATION")]
     pub annotation: Vec<String>,
+    // Set by `run`, which has the option.
+    #[arg(skip)]
+    pub passwd: Option<bool>,
     /// Directory inside the container that is treated as a chroot directory
     #[arg(long, value_name = "DIR", hide = true)]
     pub chrootdirs: Vec<String>,
@@ -121,6 +124,7 @@ impl Process {
         process.timezone = self.tz.filter(|zone| !zone.is_empty()).map(timezone).transpose()?;
         process.init = self.init;
         process.host_users = csv(&self.hostuser)?;
+        process.passwd = self.passwd;
         process.passwd_entry = self.passwd_entry;
         process.group_entry = self.group_entry;
         process.personality = self.personality.map(personality).transpose()?;

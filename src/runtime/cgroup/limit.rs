@@ -150,7 +150,7 @@ fn memory_v2(memory: &LinuxMemory, list: &mut Vec<Setting>) -> Result<()> {
 }
 
 /// Version 1 counts memory plus swap, version 2 swap alone.
-fn swap_v2(swap: Option<i64>, limit: Option<i64>) -> Result<Option<String>> {
+pub(super) fn swap_v2(swap: Option<i64>, limit: Option<i64>) -> Result<Option<String>> {
     match (swap, limit) {
         // Unlimited memory means unlimited swap where nothing else is said, as on version 1.
         (None, Some(..=-1)) | (Some(..=-1), _) => Ok(Some("max".to_owned())),

@@ -17,11 +17,12 @@ pub mod device;
 mod limit;
 mod place;
 pub mod stat;
+pub mod systemd;
 mod v1;
 mod v2;
 
 use crate::failure::{Failure, Kind};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use limit::Setting;
 use oci_spec::runtime::LinuxResources;
 use place::Layout;
@@ -70,6 +71,8 @@ pub struct Saved {
     pub shared: Vec<PathBuf>,
     /// As in the request.
     pub rootless: bool,
+    /// Its scope, when systemd made it.
+    pub scope: Option<systemd::Scope>,
 }
 
 /// The cgroup of a container; maybe none at all.
@@ -78,37 +81,68 @@ pub struct Cgroup {
     saved: Saved,
     /// `saved.unified`, open.
     directory: Option<OwnedFd>,
-    /// Whether a process cloned with `clone_fd` and `join_files` is where it belongs.
-    born_inside: bool,
+    /// A scope that is started with the first process.
+    pending: Option<Pending>,
+}
+
+/// What is left to do once there is a process.
+#[derive(Debug)]
+struct Pending {
+    id: String,
+    settings: Vec<Setting>,
+    resources: Option<LinuxResources>,
+    everywhere: bool,
 }
 
 impl Cgroup {
-    /// Makes the cgroup and sets its limits.
+    /// Makes the cgroup and sets its limits; with systemd, prepares for [`Cgroup::enter`] to do so.
     pub fn create(request: &Request) -> Result<Cgroup> {
         let layout = Layout::detect();
         let settings = limit::settings(request.resources, &layout)?;
-        let mut cgroup = Cgroup { saved: Saved::default(), directory: None, born_inside: true };
-        cgroup.saved.rootless = request.rootless;
-        match cgroup.make(request, &layout, &settings) {
-            Ok(()) => Ok(cgroup),
-            Err(error) => {
-                let saved = std::mem::take(&mut cgroup.saved);
-                let _ = Cgroup::open(saved).remove_directories();
-                let denied = error.downcast_ref::<NotPermitted>().is_some();
-                if denied && settings.is_empty() {
-                    return Ok(cgroup);
-                }
-                Err(if denied { explain_denied(error, &layout, &settings, request) } else { error })
+        if request.manager == Manager::Systemd {
+            if systemd::is_there(request.rootless) {
+                return Cgroup::prepare(request, settings);
+            }
+            if !request.rootless {
+                return Err(Failure::new(Kind::Engine, "ask systemd for a cgroup: it does not run on this host")
+                    .hint("use `--cgroup-manager cgroupfs`")
+                    .into());
             }
         }
+        let mut cgroup = Cgroup { saved: Saved::default(), directory: None, pending: None };
+        cgroup.saved.rootless = request.rootless;
+        let Err(error) = cgroup.make(request, &layout, &settings) else { return Ok(cgroup) };
+        let _ = Cgroup::open(std::mem::take(&mut cgroup.saved)).remove_directories();
+        cgroup.directory = None;
+        if error.downcast_ref::<NotPermitted>().is_none() {
+            return Err(error);
+        }
+        // A login session is not the user's own, but the user's systemd has a place that is.
+        let no_path = request.path.is_none_or(|path| path.as_os_str().is_empty());
+        let may_ask = request.rootless && matches!(layout, Layout::Unified(_)) && no_path;
+        if may_ask && systemd::is_there(true) {
+            return Cgroup::prepare(request, settings);
+        }
+        if settings.is_empty() { Ok(cgroup) } else { Err(explain_denied(error, &layout, &settings, request)) }
+    }
+
+    fn prepare(request: &Request, settings: Vec<Setting>) -> Result<Cgroup> {
+        let mut saved = Saved { rootless: request.rootless, ..Saved::default() };
+        systemd::prepare(systemd::scope(request)?, &mut saved);
+        let pending = Pending {
+            id: request.id.to_owned(),
+            settings,
+            resources: request.resources.cloned(),
+            everywhere: request.everywhere,
+        };
+        Ok(Cgroup { saved, directory: None, pending: Some(pending) })
     }
 
     fn make(&mut self, request: &Request, layout: &Layout, settings: &[Setting]) -> Result<()> {
         match layout {
             Layout::Unified(root) => {
                 let path = place::path(request, place::own_path)?;
-                let directory = v2::create(root, &path, settings, &mut self.saved)?;
-                self.directory = Some(directory);
+                self.directory = Some(v2::create(root, &path, settings, &mut self.saved)?);
             }
             Layout::Legacy { unified } => {
                 v1::create(request, settings, &mut self.saved)?;
@@ -122,9 +156,13 @@ impl Cgroup {
                     .context("find a cgroup hierarchy at /sys/fs/cgroup"));
             }
         }
+        self.limit(settings, request.resources)
+    }
+
+    fn limit(&self, settings: &[Setting], resources: Option<&LinuxResources>) -> Result<()> {
         self.apply(settings)?;
-        if !request.rootless {
-            let rules = request.resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+        if !self.saved.rootless {
+            let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
             self.set_devices(rules)?;
         }
         Ok(())
@@ -133,7 +171,7 @@ impl Cgroup {
     /// The cgroup that an earlier process made.
     pub fn open(saved: Saved) -> Cgroup {
         let directory = saved.unified.as_deref().and_then(|path| v2::open(path).ok());
-        Cgroup { saved, directory, born_inside: true }
+        Cgroup { saved, directory, pending: None }
     }
 
     /// What [`Cgroup::open`] needs.
@@ -159,16 +197,52 @@ impl Cgroup {
         distinct.map(|path| v1::open_tasks(path)).collect()
     }
 
-    /// To be called with the first process after clone(2), before it goes on.
+    /// To be called with the first process after clone(2), before it goes on: a scope is made around it.
     pub fn enter(&mut self, pid: i32) -> Result<()> {
-        if self.born_inside { Ok(()) } else { self.add(pid) }
+        let (Some(pending), Some(scope)) = (self.pending.take(), self.saved.scope.clone()) else { return Ok(()) };
+        let path = systemd::start(&scope, &pending.id, pid, pending.resources.as_ref())?;
+        match Layout::detect() {
+            Layout::Unified(root) => {
+                let directory = root.join(path);
+                self.directory = Some(v2::open(&directory)?);
+                self.saved.unified = Some(directory);
+            }
+            Layout::Legacy { unified } => {
+                // systemd's own tree has no controllers; the others get the same path by hand.
+                self.saved.unified = None;
+                let path = Path::new("/").join(path);
+                let request = Request {
+                    id: &pending.id,
+                    path: Some(&path),
+                    resources: None,
+                    manager: Manager::Cgroupfs,
+                    rootless: self.saved.rootless,
+                    everywhere: pending.everywhere,
+                };
+                v1::create(&request, &pending.settings, &mut self.saved)?;
+                if let Some(root) = unified {
+                    let path = path.strip_prefix("/").unwrap_or(&path);
+                    self.directory = v2::create_plain(&root, path, &mut self.saved)?;
+                }
+                self.add(pid)?;
+            }
+            Layout::Absent => {}
+        }
+        self.limit(&pending.settings, pending.resources.as_ref())
     }
 
     /// Moves a process in, with all its threads. Slow on version 1, see above.
     pub fn add(&self, pid: i32) -> Result<()> {
         for path in self.directories().into_iter().chain(self.saved.shared.iter().map(PathBuf::as_path)) {
-            write(&path.join("cgroup.procs"), &pid.to_string())
-                .with_context(|| format!("move process {pid} to cgroup {}", path.display()))?;
+            match (write(&path.join("cgroup.procs"), &pid.to_string()), &self.saved.scope) {
+                // From outside of the user's own tree only systemd may.
+                (Err(error), Some(scope)) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
+                    systemd::attach(scope, pid)?;
+                }
+                (result, _) => {
+                    result.with_context(|| format!("move process {pid} to cgroup {}", path.display()))?;
+                }
+            }
         }
         Ok(())
     }
@@ -186,6 +260,9 @@ impl Cgroup {
         if matches!(layout, Layout::Legacy { .. }) {
             let directory = self.directory_of_pids();
             v1::add_controllers(&settings, &mut self.saved, || pids_of(&directory))?;
+        }
+        if let Some(scope) = &self.saved.scope {
+            systemd::update(scope, resources)?;
         }
         self.apply(&settings)?;
         match resources.devices() {
@@ -295,7 +372,20 @@ impl Cgroup {
 
     /// Removes it, with the groups a container made inside. What is gone already is no error; who still lives in it is.
     pub fn delete(&self) -> Result<()> {
-        self.remove_directories()
+        match &self.saved.scope {
+            None => self.remove_directories(),
+            Some(scope) => {
+                if let Some(path) = &self.saved.unified {
+                    v2::await_empty(path)?;
+                }
+                // Without its bus (the user has logged out) the scope is gone or will go by itself.
+                let stopped = systemd::stop(scope);
+                self.remove_directories().and(stopped.or_else(|error| match systemd::is_there(self.saved.rootless) {
+                    true => Err(error),
+                    false => Ok(()),
+                }))
+            }
+        }
     }
 
     fn remove_directories(&self) -> Result<()> {
@@ -314,10 +404,30 @@ impl Cgroup {
 /// The controllers whose limits could be set for a container of this caller, with the default path.
 pub fn controllers(manager: Manager, rootless: bool) -> BTreeSet<String> {
     match Layout::detect() {
-        Layout::Unified(root) => v2::available(&root, manager, rootless),
+        Layout::Unified(root) => {
+            let direct = if manager == Manager::Cgroupfs { v2::available(&root, rootless) } else { BTreeSet::new() };
+            match systemd::is_there(rootless) {
+                true if direct.is_empty() => systemd::available(&root, rootless),
+                _ => direct,
+            }
+        }
         Layout::Legacy { .. } if !rootless => place::legacy_controllers(),
         _ => BTreeSet::new(),
     }
+}
+
+/// `--cgroups=split`: moves all processes of the caller's own group (a service's, delegated) to a group `supervisor`
+/// below it, and gives the path for the container's beside that, for [`Request::path`] with [`Manager::Cgroupfs`].
+pub fn split(id: &str) -> Result<PathBuf> {
+    let own = match Layout::detect() {
+        Layout::Unified(root) => v2::split(&root)?,
+        Layout::Legacy { .. } => {
+            let memory = place::hierarchies()?.into_iter().find(|hierarchy| hierarchy.has("memory"));
+            memory.map(|hierarchy| hierarchy.own).unwrap_or_default()
+        }
+        Layout::Absent => bail!("split the cgroup: no cgroup hierarchy at /sys/fs/cgroup"),
+    };
+    Ok(own.join(format!("libpod-payload-{id}")))
 }
 
 /// Making a cgroup failed for want of rights; whether that matters depends on what was asked.

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::limit::Setting;
-use super::{Manager, NotPermitted, Saved, make_directory, place, read, remove, write};
-use crate::failure::{Failure, Kind};
+use super::{NotPermitted, Saved, make_directory, place, read, remove, write};
+use crate::failure::{Explain, Failure, Kind};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open as open_file};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What gives an ordinary user controllers.
@@ -34,6 +34,10 @@ pub(super) fn create(root: &Path, path: &Path, settings: &[Setting], saved: &mut
     let parent = directory.parent().unwrap_or(root);
     let enabled = std::fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
     if missing(&wanted, &enabled).next().is_some() {
+        if saved.rootless && parent.is_dir() && !is_writable(parent) {
+            let error = NotPermitted(io::Error::from(io::ErrorKind::PermissionDenied));
+            return Err(anyhow::Error::new(error).context(format!("make cgroup {}", directory.display())));
+        }
         hand_down(root, path.parent().unwrap_or(Path::new("")), &wanted)?;
         let enabled = read(&parent.join("cgroup.subtree_control"))?;
         if let Some(controller) = missing(&needed, &enabled).next() {
@@ -119,16 +123,55 @@ pub(super) fn open(path: &Path) -> Result<OwnedFd> {
 }
 
 /// The controllers that a new group of this caller could have.
-pub(super) fn available(root: &Path, _manager: Manager, rootless: bool) -> BTreeSet<String> {
+pub(super) fn available(root: &Path, rootless: bool) -> BTreeSet<String> {
     let directory = match rootless.then(place::own_path) {
         Some(Ok(own)) => root.join(own.parent().unwrap_or(&own).strip_prefix("/").unwrap_or(Path::new(""))),
         _ => root.to_path_buf(),
     };
-    if rootless && nix::unistd::access(&directory, nix::unistd::AccessFlags::W_OK).is_err() {
+    if rootless && !is_writable(&directory) {
         return BTreeSet::new();
     }
+    controllers(&directory)
+}
+
+fn is_writable(directory: &Path) -> bool {
+    nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK).is_ok()
+}
+
+/// What could be enabled below this group.
+pub(super) fn controllers(directory: &Path) -> BTreeSet<String> {
     let text = std::fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
     text.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+/// Empties the caller's own group into `supervisor` below it, so that it can hand controllers down, and gives its path.
+pub(super) fn split(root: &Path) -> Result<PathBuf> {
+    const SUPERVISOR: &str = "supervisor";
+    let own = place::own_path()?;
+    // A second container of the same service.
+    if own.file_name().is_some_and(|name| name == SUPERVISOR) {
+        return Ok(own.parent().unwrap_or(Path::new("/")).to_path_buf());
+    }
+    let directory = root.join(own.strip_prefix("/").unwrap_or(&own));
+    let supervisor = directory.join(SUPERVISOR);
+    let hint = "the unit must be delegated: put `Delegate=yes` into its [Service] section";
+    make_directory(&supervisor).context("split the cgroup").hint(hint)?;
+    let target = supervisor.join("cgroup.procs");
+    loop {
+        let text = read(&directory.join("cgroup.procs"))?;
+        if text.trim().is_empty() {
+            return Ok(own);
+        }
+        for pid in text.lines() {
+            match write(&target, pid) {
+                // It has ended.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                result => {
+                    result.with_context(|| format!("move process {pid} to {}", supervisor.display())).hint(hint)?
+                }
+            }
+        }
+    }
 }
 
 /// The value of a key in `cgroup.events`.
@@ -193,15 +236,21 @@ pub(super) fn kill(path: &Path) -> Result<bool> {
     }
 }
 
+/// Waits until no process lives in it or below.
+pub(super) fn await_empty(path: &Path) -> Result<()> {
+    if await_event(path, "populated", false)? {
+        return Ok(());
+    }
+    let pids = super::pids_of(path)?;
+    bail!("remove cgroup {}: processes {pids:?} live in it", path.display());
+}
+
 /// Removes it, deepest first.
 pub(super) fn delete(path: &Path) -> Result<()> {
     match remove(path) {
         // Killed processes leave a moment later.
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-            if !await_event(path, "populated", false)? {
-                let pids = super::pids_of(path)?;
-                bail!("remove cgroup {}: processes {pids:?} live in it", path.display());
-            }
+            await_empty(path)?;
             remove(path).with_context(|| format!("remove cgroup {}", path.display()))
         }
         result => result.with_context(|| format!("remove cgroup {}", path.display())),

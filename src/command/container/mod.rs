@@ -1,0 +1,5 @@
+//! `coracle container …`: the verbs that are not also at the top.
+
+pub mod exists;
+pub mod inspect;
+pub mod prune;
