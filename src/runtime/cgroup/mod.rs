@@ -145,7 +145,7 @@ impl Cgroup {
                 self.directory = Some(v2::create(root, &path, settings, &mut self.saved)?);
             }
             Layout::Legacy { unified } => {
-                v1::create(request, settings, &mut self.saved)?;
+                v1::create(request, settings, unified.is_some(), &mut self.saved)?;
                 if let Some(root) = unified {
                     let path = place::path(request, place::own_path)?;
                     self.directory = v2::create_plain(root, &path, &mut self.saved)?;
@@ -219,7 +219,7 @@ impl Cgroup {
                     rootless: self.saved.rootless,
                     everywhere: pending.everywhere,
                 };
-                v1::create(&request, &pending.settings, &mut self.saved)?;
+                v1::create(&request, &pending.settings, unified.is_some(), &mut self.saved)?;
                 if let Some(root) = unified {
                     let path = path.strip_prefix("/").unwrap_or(&path);
                     self.directory = v2::create_plain(&root, path, &mut self.saved)?;

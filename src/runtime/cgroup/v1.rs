@@ -26,12 +26,12 @@ const ALWAYS: [&str; 4] = ["cpuacct", "devices", "memory", "pids"];
 /// How long processes may take to freeze or leave.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Makes the group in the trees that are needed.
-pub(super) fn create(request: &Request, settings: &[Setting], saved: &mut Saved) -> Result<()> {
+/// Makes the group in the trees that are needed. `kills`: whether a version 2 tree beside them can kill and pause.
+pub(super) fn create(request: &Request, settings: &[Setting], kills: bool, saved: &mut Saved) -> Result<()> {
     let hierarchies = place::hierarchies()?;
     let mut needed: BTreeSet<&str> = ALWAYS.into();
     // Without a version 2 tree only the freezer can kill or pause.
-    if !place::legacy_root("unified").is_dir() {
+    if !kills {
         needed.insert("freezer");
     }
     for setting in settings {
