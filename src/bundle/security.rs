@@ -2,7 +2,6 @@
 
 use super::Facts;
 use super::seccomp::{Host, default_profile, parse as parse_profile};
-use super::seccomp;
 use crate::failure::{Failure, Kind};
 use crate::model::container::ContainerSpec;
 use crate::model::network::NetworkMode;

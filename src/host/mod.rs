@@ -1,6 +1,7 @@
 //! What the host gives: user namespaces and subordinate ids, systemd.
 #![forbid(unsafe_code)]
 
+pub mod apparmor;
 pub mod bus;
 pub mod device;
 pub mod netns;

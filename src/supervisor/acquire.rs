@@ -385,7 +385,7 @@ fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, h
         block_devices,
         hard_limits: (hard_limit(RLIMIT_NOFILE), hard_limit(RLIMIT_NPROC)),
         may_raise_limits: !privilege.rootless && may_raise_limits(),
-        apparmor: confinement::apparmor(&spec.security)?,
+        apparmor: confinement::apparmor(&spec.security, privilege.rootless)?,
         selinux: confinement::selinux(&spec.security)?,
         environment: Vec::new(),
         console_size: request.console_size,

@@ -2,15 +2,23 @@
 //!
 //! What was asked for and cannot be is an error; what nobody asked for is left out where the host has no such module.
 
-use crate::failure::{Failure, Kind};
+use crate::failure::{Explain, Failure, Kind};
+use crate::host::apparmor as host_apparmor;
 use crate::model::security::Security;
 use crate::runtime::label;
 use anyhow::Result;
 
 /// The profile to apply, where the host has AppArmor.
-pub(super) fn apparmor(security: &Security) -> Result<Option<String>> {
+pub(super) fn apparmor(security: &Security, rootless: bool) -> Result<Option<String>> {
     match security.apparmor.as_deref() {
-        None | Some("unconfined" | "") => Ok(None),
+        // A user can load no policy, and the machine's own does not know of containers of users.
+        None if security.privileged || rootless => Ok(None),
+        None => {
+            let profile = host_apparmor::default_profile()
+                .hint("see `journalctl -k | grep apparmor`, or run without it: `--security-opt apparmor=unconfined`")?;
+            Ok(profile.map(str::to_owned))
+        }
+        Some("unconfined" | "") => Ok(None),
         Some(profile) if label::has_apparmor() => Ok(Some(profile.to_owned())),
         Some(profile) => Err(Failure::new(
             Kind::Engine,
