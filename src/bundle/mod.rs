@@ -18,7 +18,7 @@ use crate::model::user::{IdMaps, IdRange};
 use crate::state::container::ContainerRecord;
 use anyhow::Result;
 use oci_spec::runtime::{
-    Linux, LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Root, Spec,
+    Linux, LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Process, Root, Spec,
 };
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -92,6 +92,16 @@ pub fn bundle(record: &ContainerRecord, facts: &Facts) -> Result<Bundle> {
         .set_annotations(Some(spec.annotations.clone().into_iter().collect::<HashMap<_, _>>()))
         .set_linux(Some(linux(record, facts)?));
     Ok(Bundle { spec: oci, prepared })
+}
+
+/// Another process of a running container, and what of `linux` is the same for all its processes.
+pub fn exec(record: &ContainerRecord, facts: &Facts) -> Result<(Process, Linux)> {
+    let spec = &record.spec;
+    let mut linux = Linux::default();
+    linux
+        .set_seccomp(security::seccomp(&spec.security, facts.kernel)?)
+        .set_personality(security::personality(spec.process.personality.as_deref())?);
+    Ok((process::process(record, facts)?, linux))
 }
 
 fn linux(record: &ContainerRecord, facts: &Facts) -> Result<Linux> {

@@ -94,7 +94,7 @@ impl Global {
         version::open(&layout)?;
         let privilege = match enter {
             Enter::Outside => userns::outside(&caller),
-            Enter::Inside => userns::enter(&caller, layout.run())?,
+            Enter::Inside | Enter::Sealed => userns::enter(&caller, layout.run())?,
         };
         Ok(Engine { layout, privilege, cgroup_manager: self.cgroup_manager, arguments: std::env::args().collect() })
     }

@@ -27,6 +27,7 @@ mod attach;
 mod container;
 mod create;
 mod each;
+mod exec;
 mod init;
 mod inspect;
 mod kill;
@@ -61,7 +62,8 @@ mod wait;
 
 use crate::engine::Engine;
 use crate::failure::{self, Failure, Kind};
-use anyhow::Result;
+use crate::sys::seal;
+use anyhow::{Context, Result};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -89,6 +91,8 @@ pub enum Enter {
     Outside,
     /// It touches layers, mounts or starts containers.
     Inside,
+    /// The same, and this very process is cloned into a container: it must be the sealed binary.
+    Sealed,
 }
 
 /// Parse, dispatch, print the failure.
@@ -122,6 +126,9 @@ fn dispatch(arguments: &[OsString]) -> Result<ExitCode> {
         }
         Err(error) => return usage(&path, error),
     };
+    if verb.enter == Enter::Sealed {
+        seal::reexec_sealed().context("protect the binary")?;
+    }
     let engine = global.open(verb.enter)?;
     (verb.run)(&matches, &engine)
 }

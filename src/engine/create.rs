@@ -50,7 +50,7 @@ pub fn create(engine: &Engine, wish: Wish, progress: &dyn Progress) -> Result<Co
     };
     merge::merge(&mut spec, &config)?;
     resolve_references(engine, &mut spec)?;
-    let id = Id::from_random(random()?);
+    let id = new_id()?;
     spec.network.mode.get_or_insert_with(|| attach::default_mode(engine.privilege.rootless));
     let id_maps = idmap::choose(engine, &mut spec)?;
     name_volumes(&mut spec)?;
@@ -81,6 +81,11 @@ fn make_volumes(engine: &Engine, record: &ContainerRecord) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// An id that nobody has.
+pub fn new_id() -> Result<Id> {
+    Ok(Id::from_random(random()?))
 }
 
 /// An event about a container.
@@ -206,7 +211,7 @@ pub fn no_such(name: &str) -> anyhow::Error {
 fn name_volumes(spec: &mut ContainerSpec) -> Result<()> {
     for Mount { source, .. } in &mut spec.mounts {
         if let MountSource::Volume { name: name @ None, .. } = source {
-            *name = Some(Id::from_random(random()?).to_string());
+            *name = Some(new_id()?.to_string());
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ pub mod attach;
 pub mod copy;
 pub mod create;
 pub mod event;
+pub mod exec;
 pub mod filter;
 mod idmap;
 pub mod image;

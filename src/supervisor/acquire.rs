@@ -362,6 +362,27 @@ fn hostname(record: &ContainerRecord) -> Result<String> {
     Ok(record.id.short().to_owned())
 }
 
+/// What another process of a running container needs to know.
+pub fn joining(request: &Request<'_>, pid: i32) -> Result<Facts> {
+    use nix::sys::resource::Resource::{RLIMIT_NOFILE, RLIMIT_NPROC};
+    let (record, privilege) = (request.record, request.privilege);
+    let root = File::open(format!("/proc/{pid}/root")).context("look into the container")?;
+    let accounts = Accounts::read(root.as_fd(), false)?;
+    Ok(Facts {
+        user: accounts.resolve(&record.spec)?,
+        rootless: privilege.rootless,
+        single_id: privilege.single,
+        hostname: hostname(record)?,
+        hard_limits: (hard_limit(RLIMIT_NOFILE), hard_limit(RLIMIT_NPROC)),
+        may_raise_limits: !privilege.rootless && may_raise_limits(),
+        apparmor: confinement::apparmor(&record.spec.security)?,
+        selinux: confinement::selinux(&record.spec.security)?,
+        console_size: request.console_size,
+        kernel: bundle::seccomp::running_kernel(),
+        ..Facts::default()
+    })
+}
+
 fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, hostname: String) -> Result<Facts> {
     use nix::sys::resource::Resource::{RLIMIT_NOFILE, RLIMIT_NPROC};
     let (record, privilege) = (request.record, request.privilege);
