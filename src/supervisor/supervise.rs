@@ -71,15 +71,29 @@ struct Starter {
 /// Take the socket from our standard input, and hear the first word.
 fn first_words() -> Result<(Connection, Start, Vec<OwnedFd>)> {
     use nix::fcntl::{FcntlArg, fcntl};
+    let strangers = inherited_descriptors();
     let number = fcntl(std::io::stdin(), FcntlArg::F_DUPFD_CLOEXEC(3)).context("find the socket to the command")?;
     let null = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
     fd::place_at(null.as_fd(), 0)?;
     let socket = fd::inherited(number).context("find the socket to the command")?;
     let connection = Connection::new(socket);
     match connection.receive::<Request>()? {
-        Some((Request::Start(start), descriptors)) => Ok((connection, start, descriptors)),
+        Some((Request::Start(start), descriptors)) => {
+            let first = 3 + start.preserve_fds as i32;
+            // What the caller's caller has left open (a test's log, a lock) must not stay open for as long as we live.
+            strangers.into_iter().filter(|number| *number >= first).for_each(|number| drop(fd::inherited(number)));
+            Ok((connection, start, descriptors))
+        }
         _ => bail!("supervise: this command is for coracle itself"),
     }
+}
+
+/// Numbers from 3 on that were open when this process began.
+fn inherited_descriptors() -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    // The one through which we looked is closed by now.
+    numbers.into_iter().filter(|number| *number >= 3 && fd::is_open(*number)).collect()
 }
 
 /// Become the container's one supervisor.

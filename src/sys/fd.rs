@@ -78,6 +78,12 @@ pub fn place_at(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Is this number an open descriptor?
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: F_GETFD touches no memory.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
 /// Take over an inherited descriptor by number (LISTEN_FDS, `--preserve-fds`, a descriptor named in the environment).
 ///
 /// None where it is not open. Must be called at most once for a number, before anything else could own it.
