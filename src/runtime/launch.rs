@@ -206,6 +206,10 @@ impl Created {
                 let path = format!("/proc/{}/oom_score_adj", self.pid);
                 std::fs::write(path, score.to_string()).with_context(|| what)
             }
+            // Inherited already. To set it again would need a right where the process has another user (prlimit(2)).
+            Task::Limit { resource, soft, hard, .. } if process::limit(resource).is_ok_and(|own| own == (soft, hard)) => {
+                Ok(())
+            }
             Task::Limit { resource, soft, hard, .. } => {
                 process::set_limit(self.pid, resource, soft, hard).with_context(|| what)
             }

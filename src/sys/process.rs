@@ -224,6 +224,14 @@ pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
     Ok(())
 }
 
+/// getrlimit(2): (soft, hard).
+pub fn limit(resource: u32) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: limit lives through the call, which fills it; no new value is given.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, null::<libc::rlimit64>(), &mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
 /// prlimit(2) of a process: (soft, hard).
 pub fn set_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
