@@ -375,7 +375,7 @@ pub fn joining(request: &Request<'_>, pid: i32) -> Result<Facts> {
         hostname: hostname(record)?,
         hard_limits: (hard_limit(RLIMIT_NOFILE), hard_limit(RLIMIT_NPROC)),
         may_raise_limits: !privilege.rootless && may_raise_limits(),
-        apparmor: confinement::apparmor(&record.spec.security)?,
+        apparmor: confinement::apparmor(&record.spec.security, privilege.rootless)?,
         selinux: confinement::selinux(&record.spec.security)?,
         console_size: request.console_size,
         kernel: bundle::seccomp::running_kernel(),
