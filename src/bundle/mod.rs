@@ -60,6 +60,8 @@ pub struct Facts {
     pub selinux: Option<String>,
     /// The host's time zone is asked for by `--tz local` and so on: the value for TZ.
     pub environment: Vec<(String, String)>,
+    /// The capabilities the engine has itself, a bit for each.
+    pub capabilities: u64,
     /// Version of the kernel, for profiles that depend on it.
     pub kernel: (u32, u32),
     /// The terminal's size, rows and columns.
@@ -99,7 +101,7 @@ pub fn exec(record: &ContainerRecord, facts: &Facts) -> Result<(Process, Linux)>
     let spec = &record.spec;
     let mut linux = Linux::default();
     linux
-        .set_seccomp(security::seccomp(&spec.security, facts.kernel)?)
+        .set_seccomp(security::seccomp(&spec.security, facts.kernel, facts.capabilities)?)
         .set_personality(security::personality(spec.process.personality.as_deref())?);
     Ok((process::process(record, facts)?, linux))
 }
@@ -118,7 +120,7 @@ fn linux(record: &ContainerRecord, facts: &Facts) -> Result<Linux> {
         .set_masked_paths(security::masked_paths(&spec.security))
         .set_readonly_paths(security::readonly_paths(&spec.security))
         .set_sysctl(Some(security::sysctl(spec, facts)))
-        .set_seccomp(security::seccomp(&spec.security, facts.kernel)?)
+        .set_seccomp(security::seccomp(&spec.security, facts.kernel, facts.capabilities)?)
         .set_mount_label(facts.selinux.clone())
         .set_personality(security::personality(spec.process.personality.as_deref())?)
         .set_rootfs_propagation(mount::root_propagation(spec));

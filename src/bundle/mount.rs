@@ -1,7 +1,7 @@
 //! Mounts of the spec: the fixed ones, those of `--read-only` and systemd mode, and the user's, each target once.
 
 use super::Facts;
-use crate::model::container::{ContainerSpec, NamespaceMode};
+use crate::model::container::{ContainerSpec, NamespaceMode, RootSource};
 use crate::model::mount::{Mount as Wanted, MountOptions, MountSource};
 use crate::model::network::NetworkMode;
 use crate::state::container::ContainerRecord;
@@ -52,7 +52,10 @@ pub(super) fn list(record: &ContainerRecord, facts: &Facts) -> Result<(Vec<Mount
     if spec.read_only && spec.read_only_tmpfs.unwrap_or(true) {
         for target in ["/run", "/tmp", "/var/tmp"] {
             let mode = if target == "/run" { "mode=755" } else { "mode=1777" };
-            put(&mut entries, mount(target, "tmpfs", "tmpfs", &["rw", "nosuid", "nodev", "tmpcopyup", mode]), None);
+            let mut options = vec!["rw", "nosuid", "nodev", mode];
+            // What lies in the machine's own /tmp is its users', and not all of it is ours to read.
+            options.extend((spec.root != RootSource::Host).then_some("tmpcopyup"));
+            put(&mut entries, mount(target, "tmpfs", "tmpfs", &options), None);
         }
     }
     let (ours, theirs): (Vec<_>, Vec<_>) = facts.prepared.iter().enumerate().partition(|(_, prepared)| !prepared.asked);

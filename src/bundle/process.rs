@@ -32,7 +32,7 @@ pub(super) fn process(record: &ContainerRecord, facts: &Facts) -> Result<Process
         .set_args(Some(arguments(spec, facts)?))
         .set_env(Some(environment(record, facts)))
         .set_cwd(spec.process.workdir.clone().unwrap_or_else(|| "/".to_owned()).into())
-        .set_capabilities(Some(security::capabilities(&spec.security, facts.user.uid)?))
+        .set_capabilities(Some(security::capabilities(&spec.security, facts.user.uid, facts.capabilities)?))
         .set_rlimits(if spec.ulimits_host { None } else { Some(rlimits(&spec.ulimits, facts)?) })
         .set_no_new_privileges(Some(spec.security.no_new_privileges))
         .set_oom_score_adj(spec.oom_score_adj)

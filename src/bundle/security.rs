@@ -47,11 +47,13 @@ const MASKED: [&str; 14] = [
 
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// The bounding set as names, after `--cap-add`, `--cap-drop` and `--privileged`.
+/// The bounding set, after `--cap-add`, `--cap-drop` and `--privileged`, of those the engine has itself (`available`,
+/// a bit for each): nobody can give more.
 ///
 /// # Errors
-/// An unknown name, or one that is both added and dropped.
-pub fn bounding(security: &Security) -> Result<Capabilities> {
+/// An unknown name, one that is both added and dropped, or one that was named and is not available.
+pub fn bounding(security: &Security, available: u64) -> Result<Capabilities> {
+    let is_available = |capability: &Capability| number(*capability).is_some_and(|bit| available & (1 << bit) != 0);
     let all = || all_capabilities().into_iter().collect::<HashSet<_>>();
     let has_all = |list: &[String]| list.iter().any(|name| name == "ALL" || name == "CAP_ALL");
     for name in &security.cap_add {
@@ -66,8 +68,15 @@ pub fn bounding(security: &Security) -> Result<Capabilities> {
     } else {
         DEFAULT.into_iter().collect()
     };
+    set.retain(is_available);
     for name in security.cap_add.iter().filter(|name| !name.ends_with("ALL")) {
-        set.insert(parse(name)?);
+        let capability = parse(name)?;
+        if !is_available(&capability) {
+            return Err(Failure::new(Kind::Engine, format!("--cap-add {name}: coracle was started without it"))
+                .hint("the caller's own bounding set decides: see capsh --print")
+                .into());
+        }
+        set.insert(capability);
     }
     for name in security.cap_drop.iter().filter(|name| !name.ends_with("ALL")) {
         set.remove(&parse(name)?);
@@ -75,10 +84,15 @@ pub fn bounding(security: &Security) -> Result<Capabilities> {
     Ok(set)
 }
 
+/// The kernel's number of a capability.
+fn number(capability: Capability) -> Option<u8> {
+    format!("CAP_{capability}").parse::<caps::Capability>().ok().map(|capability| capability.index())
+}
+
 /// The five sets. Inheritable is empty (CVE-2022-29162) but where ambient ones need it: a capability that was added by
 /// name for a user other than root.
-pub fn capabilities(security: &Security, uid: u32) -> Result<LinuxCapabilities> {
-    let bounding = bounding(security)?;
+pub fn capabilities(security: &Security, uid: u32, available: u64) -> Result<LinuxCapabilities> {
+    let bounding = bounding(security, available)?;
     let mut sets = LinuxCapabilities::default();
     let kept: Capabilities = if uid == 0 || security.privileged {
         bounding.clone()
@@ -160,8 +174,8 @@ pub fn sysctl(spec: &ContainerSpec, facts: &Facts) -> HashMap<String, String> {
 }
 
 /// The filter that was asked for.
-pub fn seccomp(security: &Security, kernel: (u32, u32)) -> Result<Option<LinuxSeccomp>> {
-    let capabilities = bounding(security)?;
+pub fn seccomp(security: &Security, kernel: (u32, u32), available: u64) -> Result<Option<LinuxSeccomp>> {
+    let capabilities = bounding(security, available)?;
     match &security.seccomp {
         Seccomp::Unconfined => Ok(None),
         Seccomp::Default if security.privileged => Ok(None),
@@ -195,7 +209,7 @@ mod tests {
     #[test]
     fn capability_sets() {
         let count = |security: &Security, uid| {
-            let sets = capabilities(security, uid).unwrap();
+            let sets = capabilities(security, uid, u64::MAX).unwrap();
             [sets.bounding(), sets.effective(), sets.inheritable(), sets.ambient()]
                 .map(|set| set.as_ref().map_or(0, HashSet::len))
         };
@@ -218,9 +232,19 @@ mod tests {
             ..Security::default()
         };
         assert_eq!(
-            bounding(&security).unwrap_err().to_string(),
+            bounding(&security, u64::MAX).unwrap_err().to_string(),
             "capability \"CAP_CHOWN\" cannot be dropped and added"
         );
+    }
+
+    #[test]
+    fn nobody_gives_what_they_have_not() {
+        let mut security = Security { privileged: true, ..Security::default() };
+        let without = u64::MAX & !(1 << 24); // CAP_SYS_RESOURCE
+        assert_eq!(bounding(&security, without).unwrap().len() + 1, bounding(&security, u64::MAX).unwrap().len());
+        security.cap_add = vec!["CAP_SYS_RESOURCE".to_owned()];
+        let error = bounding(&security, without).unwrap_err();
+        assert_eq!(error.to_string(), "--cap-add CAP_SYS_RESOURCE: coracle was started without it");
     }
 
     #[test]

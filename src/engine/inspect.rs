@@ -153,7 +153,7 @@ fn capabilities(container: &Listed) -> Capabilities {
         names.sort();
         names
     };
-    match bundle::security::capabilities(&spec.security, if is_root { 0 } else { 1 }) {
+    match bundle::security::capabilities(&spec.security, if is_root { 0 } else { 1 }, u64::MAX) {
         Ok(sets) => {
             Capabilities { effective: sorted(sets.effective().as_ref()), bounding: sorted(sets.bounding().as_ref()) }
         }

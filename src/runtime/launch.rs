@@ -12,7 +12,7 @@ use super::sync::{End, Message, STRANGER, STRANGER_EXECUTE, StepError, Word};
 use crate::failure::{Explain, Failure, Kind};
 use crate::sys::mount::{self, Attributes};
 use crate::sys::process::{self, Birth, Newborn, Side};
-use crate::sys::{fd, namespace};
+use crate::sys::fd;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::AT_FDCWD;
 use std::ffi::CString;
@@ -117,21 +117,21 @@ pub fn launch(mut plan: Plan, rootfs: Rootfs, stdio: Stdio, cgroup: Option<&mut 
     let directory = cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
     let mut directory_was_refused = false;
     let side = {
-        let lent = lend_namespaces(borrowed)?;
-        let side = match process::clone3(&Birth { flags, cgroup: directory }) {
+        let borrowed = open_namespaces(borrowed)?;
+        let namespaces: Vec<_> = borrowed.iter().map(|(namespace, kind)| (namespace.as_fd(), *kind)).collect();
+        let bear = |directory| match namespaces.as_slice() {
+            [] => process::clone3(&Birth { flags, cgroup: directory }),
+            namespaces => process::clone3_inside(&Birth { flags, cgroup: directory }, namespaces),
+        };
+        let side = match bear(directory) {
             // The cgroup takes no newborn (a threaded one, say): move it there.
             Err(error) if directory.is_some() && is_cgroup_refusal(&error) => {
                 directory_was_refused = true;
-                process::clone3(&Birth { flags, cgroup: None })
+                bear(None)
             }
             other => other,
         };
-        let side = side.context("start the container's process").map_err(explain_clone)?;
-        if matches!(side, Side::Child) {
-            // Ours to stay in.
-            std::mem::forget(lent);
-        }
-        side
+        side.context("start the container's process").map_err(explain_clone)?
     };
     let Newborn { pid, pidfd } = match side {
         Side::Parent(newborn) => newborn,
@@ -206,13 +206,11 @@ impl Created {
                 let path = format!("/proc/{}/oom_score_adj", self.pid);
                 std::fs::write(path, score.to_string()).with_context(|| what)
             }
-            // Inherited already. To set it again would need a right where the process has another user (prlimit(2)).
-            Task::Limit { resource, soft, hard, .. } if process::limit(resource).is_ok_and(|own| own == (soft, hard)) => {
-                Ok(())
-            }
-            Task::Limit { resource, soft, hard, .. } => {
-                process::set_limit(self.pid, resource, soft, hard).with_context(|| what)
-            }
+            Task::Limit { resource, soft, hard, .. } => match process::set_limit(self.pid, resource, soft, hard) {
+                // The child does what it may itself, and tells if that is not enough.
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(()),
+                other => other.with_context(|| what),
+            },
             Task::Affinity(mask) => process::set_affinity(self.pid, &mask).with_context(|| what),
             Task::NetDevices(_) => bail!("linux.netDevices: moving network devices is not supported"),
             Task::Hook(hook) => hook.run(self.pid),
@@ -391,39 +389,15 @@ fn prepare_mounts(plan: &mut Plan, root_mount: &mut Option<OwnedFd>) -> Result<(
     Ok(())
 }
 
-/// Namespaces the parent is in until this is dropped.
-struct Lent(Vec<(i32, OwnedFd)>);
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        for (kind, own) in self.0.drain(..).rev() {
-            if namespace::setns(own.as_fd(), kind).is_err() {
-                // In somebody else's namespace nothing of ours may go on.
-                process::exit_now(125);
-            }
+/// The namespaces the child is to be born in.
+fn open_namespaces(borrowed: Vec<(i32, &'static str, Place)>) -> Result<Vec<(OwnedFd, i32)>> {
+    let open = |(kind, name, place)| match place {
+        Place::Fd(fd) => Ok((fd, kind)),
+        Place::Path(path) => {
+            let namespace = fd::open(&path, libc::O_RDONLY);
+            let what = || format!("join {name} namespace {}", path.to_string_lossy());
+            Ok((namespace.with_context(what)?, kind))
         }
-    }
-}
-
-/// Enter namespaces for the time of the clone, so that the child is born in them.
-fn lend_namespaces(borrowed: Vec<(i32, &'static str, Place)>) -> Result<Lent> {
-    let mut lent = Lent(Vec::new());
-    for (kind, name, place) in borrowed {
-        let file = match name {
-            "network" => "net",
-            "mount" => "mnt",
-            other => other,
-        };
-        let own = fd::open(&CString::new(format!("/proc/self/ns/{file}"))?, libc::O_RDONLY)?;
-        let (target, what) = match place {
-            Place::Fd(fd) => (fd, format!("join {name} namespace")),
-            Place::Path(path) => {
-                let what = format!("join {name} namespace {}", path.to_string_lossy());
-                (fd::open(&path, libc::O_RDONLY).with_context(|| what.clone())?, what)
-            }
-        };
-        namespace::setns(target.as_fd(), kind).context(what)?;
-        lent.0.push((kind, own));
-    }
-    Ok(lent)
+    };
+    borrowed.into_iter().map(open).collect()
 }

@@ -137,6 +137,8 @@ pub enum Step {
     Home,
     FindCommand,
     DieWithParent,
+    /// A resource limit, as far as the process may set it itself.
+    Limit { resource: u32, name: String, soft: u64, hard: u64 },
     Execute,
 }
 
@@ -308,6 +310,7 @@ impl Step {
             }
             Step::FindCommand => find_command(child),
             Step::DieWithParent => die_with_parent(child),
+            Step::Limit { resource, soft, hard, .. } => Ok(process::set_limit(0, *resource, *soft, *hard)?),
             Step::Execute => Err(execute(child)),
         }
     }
@@ -578,6 +581,7 @@ impl fmt::Display for Step {
             Step::Home => write!(f, "set HOME"),
             Step::FindCommand => write!(f, "find the command"),
             Step::DieWithParent => write!(f, "bind life to the parent's"),
+            Step::Limit { name, soft, hard, .. } => write!(f, "set {name} {soft}:{hard}"),
             Step::Execute => write!(f, "execute the command"),
         }
     }

@@ -366,6 +366,7 @@ fn hostname(record: &ContainerRecord) -> Result<String> {
 pub fn joining(request: &Request<'_>, pid: i32) -> Result<Facts> {
     use nix::sys::resource::Resource::{RLIMIT_NOFILE, RLIMIT_NPROC};
     let (record, privilege) = (request.record, request.privilege);
+    let capabilities = own_capabilities()?;
     let root = File::open(format!("/proc/{pid}/root")).context("look into the container")?;
     let accounts = Accounts::read(root.as_fd(), false)?;
     Ok(Facts {
@@ -374,7 +375,8 @@ pub fn joining(request: &Request<'_>, pid: i32) -> Result<Facts> {
         single_id: privilege.single,
         hostname: hostname(record)?,
         hard_limits: (hard_limit(RLIMIT_NOFILE), hard_limit(RLIMIT_NPROC)),
-        may_raise_limits: !privilege.rootless && may_raise_limits(),
+        may_raise_limits: may_raise_limits(privilege, capabilities),
+        capabilities,
         apparmor: confinement::apparmor(&record.spec.security, privilege.rootless)?,
         selinux: confinement::selinux(&record.spec.security)?,
         console_size: request.console_size,
@@ -387,6 +389,7 @@ fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, h
     use nix::sys::resource::Resource::{RLIMIT_NOFILE, RLIMIT_NPROC};
     let (record, privilege) = (request.record, request.privilege);
     let spec = &record.spec;
+    let capabilities = own_capabilities()?;
     let mut block_devices = bundle::resource::BlockDevices::new();
     for path in bundle::resource::block_device_paths(&spec.resources) {
         block_devices.insert(path.to_owned(), device::block_number(path)?);
@@ -405,7 +408,8 @@ fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, h
         host_devices: if spec.security.privileged { device::of_host(privilege.rootless) } else { Vec::new() },
         block_devices,
         hard_limits: (hard_limit(RLIMIT_NOFILE), hard_limit(RLIMIT_NPROC)),
-        may_raise_limits: !privilege.rootless && may_raise_limits(),
+        may_raise_limits: may_raise_limits(privilege, capabilities),
+        capabilities,
         apparmor: confinement::apparmor(&spec.security, privilege.rootless)?,
         selinux: confinement::selinux(&spec.security)?,
         environment: Vec::new(),
@@ -440,9 +444,13 @@ fn manager(request: &Request<'_>) -> Manager {
     }
 }
 
-fn may_raise_limits() -> bool {
-    let bit = 1_u64 << caps::Capability::CAP_SYS_RESOURCE.index();
-    crate::sys::capability::get().is_ok_and(|sets| sets.effective & bit != 0)
+/// A bit for each capability this process has.
+fn own_capabilities() -> Result<u64> {
+    Ok(crate::sys::capability::get().context("read our capabilities")?.effective)
+}
+
+fn may_raise_limits(privilege: &Privilege, capabilities: u64) -> bool {
+    !privilege.rootless && capabilities & (1 << caps::Capability::CAP_SYS_RESOURCE.index()) != 0
 }
 
 fn hard_limit(resource: nix::sys::resource::Resource) -> u64 {

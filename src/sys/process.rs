@@ -4,14 +4,14 @@ use super::fd::{check, owned};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::null;
 
 /// clone3(2): begin in the cgroup of `Birth::cgroup`.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// How a process is to be born.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Birth<'a> {
     /// CLONE_NEW* and CLONE_PARENT; never CLONE_VM and its like.
     pub flags: u64,
@@ -69,6 +69,43 @@ pub fn clone3(birth: &Birth<'_>) -> io::Result<Side> {
     }
     // SAFETY: the kernel stored a new descriptor there.
     Ok(Side::Parent(Newborn { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }))
+}
+
+/// [`clone3`] of a process that is born in these namespaces (of the kinds beside them), none of which the caller enters:
+/// root of a user namespace could not come back into the host's. A child enters them, clones a sibling of its own and
+/// hands it over.
+pub fn clone3_inside(birth: &Birth<'_>, namespaces: &[(BorrowedFd<'_>, i32)]) -> io::Result<Side> {
+    let (ours, theirs) = super::fd::channel()?;
+    if thread_count()? != 1 {
+        return Err(io::Error::other("a process of several threads cannot start a container"));
+    }
+    // SAFETY: one thread (checked above), so every lock is in a state this thread knows; the child makes system calls,
+    // and leaves by _exit or as the new process, which may go on as after clone3.
+    let helper = match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => child,
+        nix::unistd::ForkResult::Child => {
+            let enter = |(namespace, kind): &(BorrowedFd<'_>, i32)| super::namespace::setns(*namespace, *kind);
+            let flags = birth.flags | libc::CLONE_PARENT as u64;
+            let side = namespaces.iter().try_for_each(enter).and_then(|()| clone3(&Birth { flags, ..*birth }));
+            let sent = match side {
+                Ok(Side::Child) => return Ok(Side::Child),
+                Ok(Side::Parent(born)) => {
+                    super::fd::send(theirs.as_fd(), &born.pid.to_ne_bytes(), Some(born.pidfd.as_fd()))
+                }
+                Err(error) => super::fd::send(theirs.as_fd(), &(-error.raw_os_error().unwrap_or(libc::EIO)).to_ne_bytes(), None),
+            };
+            exit_now(i32::from(sent.is_err()));
+        }
+    };
+    drop(theirs);
+    let mut bytes = [0; 4];
+    let heard = super::fd::receive(ours.as_fd(), &mut bytes);
+    nix::sys::wait::waitpid(helper, None)?;
+    match (heard?, i32::from_ne_bytes(bytes)) {
+        ((4, Some(pidfd)), pid) => Ok(Side::Parent(Newborn { pid, pidfd })),
+        ((4, None), error) if error < 0 => Err(io::Error::from_raw_os_error(-error)),
+        _ => Err(io::Error::from_raw_os_error(libc::ECHILD)),
+    }
 }
 
 /// Leave at once: no exit handlers, no flushing of what the parent had buffered.
@@ -222,14 +259,6 @@ pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
     // SAFETY: nodes lives through the call and its length in bits is given; null means no nodes.
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })?;
     Ok(())
-}
-
-/// getrlimit(2): (soft, hard).
-pub fn limit(resource: u32) -> io::Result<(u64, u64)> {
-    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: limit lives through the call, which fills it; no new value is given.
-    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, null::<libc::rlimit64>(), &mut limit) })?;
-    Ok((limit.rlim_cur, limit.rlim_max))
 }
 
 /// prlimit(2) of a process: (soft, hard).

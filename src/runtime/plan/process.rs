@@ -95,6 +95,14 @@ pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
     if tail.die_with_parent {
         plan.child.push(Step::DieWithParent);
     }
+    // The parent has raised what only it may raise. Without CAP_SYS_RESOURCE it may not touch a process of another user,
+    // which may still lower its own limits.
+    for limit in &plan.limits {
+        if let Task::Limit { resource, name, soft, hard } = limit {
+            let (resource, name) = (*resource, name.clone());
+            plan.child.push(Step::Limit { resource, name, soft: *soft, hard: *hard });
+        }
+    }
     if let Some(filter) = filter {
         plan.child.push(Step::Filter(Box::new(filter)));
         if keeps_admin {
