@@ -13,6 +13,7 @@ pub mod flag;
 mod global;
 mod login;
 mod logout;
+mod forward;
 mod network;
 mod pid1;
 pub mod present;

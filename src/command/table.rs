@@ -39,6 +39,7 @@ pub const VERBS: &[Entry] = &[
     verb!("create" => create, Inside),
     verb!("document" => document, Outside),
     verb!("exec" => exec, Sealed),
+    verb!("forward" => forward, Outside),
     verb!("init" => init, Inside),
     verb!("kill" => kill, Outside),
     verb!("history" => history, Outside),
