@@ -2,9 +2,11 @@
 
 use super::present;
 use crate::engine::list::{self, Listed};
-use crate::engine::{Engine, inspect};
-use crate::failure::{Failure, Kind};
+use crate::engine::{Engine, image, inspect, network, volume};
+use crate::failure::{self, Failure, Kind};
+use crate::image::store;
 use crate::state::container;
+use crate::storage::volume::{self as stored, Volume};
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 use std::process::ExitCode;
@@ -82,7 +84,19 @@ fn find(engine: &Engine, kinds: &[Kinds], name: &str, size: bool) -> Result<Opti
                 }
                 None => None,
             },
-            Kinds::Image | Kinds::Volume | Kinds::Network => None,
+            Kinds::Image => match store::resolve(&engine.layout, name)? {
+                Some(found) => Some(image::inspect(engine, &found)?),
+                None => None,
+            },
+            Kinds::Network => match network::find(engine, name) {
+                Ok(record) => Some(super::network::document(&record, &network::members(engine, &record)?)?),
+                Err(error) if failure::kind_of(&error) == Kind::Missing => None,
+                Err(error) => return Err(error),
+            },
+            Kinds::Volume if stored::names(&engine.layout)?.iter().any(|known| known == name) => {
+                Some(volume::document(engine, &Volume::find(&engine.layout, name)?))
+            }
+            Kinds::Volume => None,
         };
         if document.is_some() {
             return Ok(document);

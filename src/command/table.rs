@@ -39,7 +39,6 @@ pub const VERBS: &[Entry] = &[
     verb!("create" => create, Inside),
     verb!("document" => document, Outside),
     verb!("exec" => exec, Sealed),
-    verb!("forward" => forward, Outside),
     verb!("init" => init, Inside),
     verb!("kill" => kill, Outside),
     verb!("history" => history, Outside),
@@ -83,6 +82,7 @@ pub const VERBS: &[Entry] = &[
         ],
     },
     verb!("events" => events, Outside),
+    verb!("info" => info, Outside),
     verb!("inspect" => inspect, Outside),
     verb!("port" => port, Outside),
     verb!("ps" => ps, Outside),
@@ -107,6 +107,12 @@ pub const VERBS: &[Entry] = &[
     verb!("tag" => tag, Outside),
     verb!("unshare" => unshare, Inside),
     verb!("untag" => untag, Outside),
+    Entry::Group {
+        name: "system",
+        about: "Manage coracle itself",
+        entries: &[verb!("events" => events, Outside), verb!("info" => info, Outside)],
+    },
+    verb!("update" => update, Outside),
     verb!("version" => version, Outside),
     Entry::Group {
         name: "volume",
@@ -137,8 +143,8 @@ const CONTAINER: &[Entry] = &[
     verb!("init" => init, Inside),
     verb!("inspect" => container::inspect, Outside),
     verb!("kill" => kill, Outside),
-    verb!("logs" => logs, Outside),
     verb!("list" | "ls" | "ps" => ps, Outside),
+    verb!("logs" => logs, Outside),
     verb!("pause" => pause, Outside),
     verb!("port" => port, Outside),
     verb!("prune" => container::prune, Inside),
@@ -151,6 +157,7 @@ const CONTAINER: &[Entry] = &[
     verb!("stop" => stop, Outside),
     verb!("top" => top, Outside),
     verb!("unpause" => unpause, Outside),
+    verb!("update" => update, Outside),
     verb!("wait" => wait, Outside),
 ];
 

@@ -8,6 +8,8 @@ mod network;
 pub mod ports;
 pub mod size;
 
+pub use host::default_cgroup_manager;
+
 use crate::bundle;
 use crate::engine::list::Listed;
 use crate::engine::{Engine, moment};

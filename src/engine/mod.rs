@@ -12,6 +12,7 @@ pub mod exec;
 pub mod filter;
 mod idmap;
 pub mod image;
+pub mod info;
 pub mod inspect;
 pub mod list;
 pub mod log;
@@ -29,6 +30,7 @@ pub mod start;
 pub mod stat;
 pub mod stop;
 pub mod top;
+pub mod update;
 pub mod volume;
 pub mod wait;
 

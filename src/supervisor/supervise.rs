@@ -130,6 +130,8 @@ fn live(place: Place<'_>, id: &Id, mut house: House, starter: Starter, alive: Al
         let record = ContainerRecord::load(layout, id)?;
         let begin = Instant::now();
         let exit = one_life(place, &record, &mut house, starter.take(), restarts);
+        // `update` and `rename` may have changed it meanwhile.
+        let record = ContainerRecord::load(layout, id).unwrap_or(record);
         code = exit.code;
         // Without it the container is shown as "exit unknown"; on a full disk there is no better.
         let _ = exit::write(layout, &record, &exit);

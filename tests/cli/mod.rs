@@ -3,5 +3,6 @@
 mod general;
 mod image;
 mod login;
+mod observe;
 mod pull;
 mod push;

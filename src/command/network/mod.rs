@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 /// A network as podman's `network inspect` shows it.
-fn document(record: &NetworkRecord, members: &[Member]) -> Result<Value> {
+pub fn document(record: &NetworkRecord, members: &[Member]) -> Result<Value> {
     let subnets: Vec<Value> = record
         .subnets
         .iter()

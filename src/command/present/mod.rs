@@ -8,6 +8,7 @@ pub mod human;
 pub mod progress;
 pub mod table;
 pub mod template;
+pub mod yaml;
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
