@@ -111,7 +111,7 @@ fn linux(record: &ContainerRecord, facts: &Facts) -> Result<Linux> {
     let mut linux = Linux::default();
     let maps = !record.id_maps.uid.is_empty();
     linux
-        .set_namespaces(Some(namespaces(record)))
+        .set_namespaces(Some(namespaces(record, facts)))
         .set_uid_mappings(maps.then(|| mappings(&record.id_maps.uid)))
         .set_gid_mappings(maps.then(|| mappings(&record.id_maps.gid)))
         .set_cgroups_path(facts.cgroups_path.clone().map(PathBuf::from))
@@ -143,7 +143,7 @@ pub fn mappings(ranges: &[IdRange]) -> Vec<LinuxIdMapping> {
 }
 
 /// Which namespaces are new. Those to be joined by descriptor are added by the supervisor, which holds them.
-fn namespaces(record: &ContainerRecord) -> Vec<LinuxNamespace> {
+fn namespaces(record: &ContainerRecord, facts: &Facts) -> Vec<LinuxNamespace> {
     use LinuxNamespaceType as Type;
     let spec = &record.spec;
     let mut list = vec![namespace(Type::Mount, None)];
@@ -151,7 +151,7 @@ fn namespaces(record: &ContainerRecord) -> Vec<LinuxNamespace> {
         (Type::Pid, Some(&spec.namespaces.pid)),
         (Type::Ipc, Some(&spec.namespaces.ipc)),
         (Type::Uts, Some(&spec.namespaces.uts)),
-        (Type::Cgroup, spec.namespaces.cgroup.as_ref()),
+        (Type::Cgroup, Some(cgroup_namespace(record, facts))),
     ];
     for (kind, mode) in modes {
         match mode {
@@ -171,6 +171,12 @@ fn namespaces(record: &ContainerRecord) -> Vec<LinuxNamespace> {
         list.push(namespace(Type::User, None));
     }
     list
+}
+
+/// Its own where the controllers are on cgroup v2, else the host's (podman-run(1), --cgroupns).
+fn cgroup_namespace<'a>(record: &'a ContainerRecord, facts: &Facts) -> &'a NamespaceMode {
+    let default = if facts.cgroup_v2 { &NamespaceMode::Private } else { &NamespaceMode::Host };
+    record.spec.namespaces.cgroup.as_ref().unwrap_or(default)
 }
 
 /// Whether the container has a user namespace of its own, below the engine's.

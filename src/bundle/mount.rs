@@ -168,7 +168,7 @@ fn sys(record: &ContainerRecord, facts: &Facts) -> Mount {
 }
 
 fn cgroup(record: &ContainerRecord, facts: &Facts) -> Mount {
-    let private = record.spec.namespaces.cgroup == Some(NamespaceMode::Private);
+    let private = *super::cgroup_namespace(record, facts) == NamespaceMode::Private;
     let writable = record.spec.security.privileged || (facts.systemd && (private || !facts.cgroup_v2));
     let access = if writable { "rw" } else { "ro" };
     mount("/sys/fs/cgroup", "cgroup", "cgroup", &["rprivate", "nosuid", "noexec", "nodev", "relatime", access])
