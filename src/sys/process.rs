@@ -292,15 +292,15 @@ pub fn set_user(uid: u32) -> io::Result<()> {
 
 /// Put every signal back to its default and unblock all (SIGPIPE is ignored by the Rust runtime).
 pub fn reset_signals() {
-    // SAFETY: sigaction and sigprocmask with zeroed (default, empty) arguments; failures (KILL, STOP) do not matter.
-    unsafe {
-        let default: libc::sigaction = MaybeUninit::zeroed().assume_init();
-        for signal in 1..=64 {
-            libc::sigaction(signal, &default, std::ptr::null_mut());
-        }
-        let none: libc::sigset_t = MaybeUninit::zeroed().assume_init();
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    // The kernel's struct, all zero: SIG_DFL, no flags, nothing blocked. The C library keeps two real-time signals to
+    // itself, and leaves them ignored in what it spawns; so the system calls are made without it.
+    let (default, none) = ([0_u64; 4], 0_u64);
+    for signal in 1..=64 {
+        // SAFETY: `default` is as large as the kernel's struct sigaction; failures (KILL, STOP) do not matter.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null::<u64>(), 8) };
     }
+    // SAFETY: a mask of 8 bytes, which is the size given.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, null::<u64>(), 8) };
 }
 
 /// The arguments or the environment of an exec, made ready before.
