@@ -14,6 +14,7 @@ pub mod flag;
 mod global;
 mod login;
 mod logout;
+mod forward;
 mod network;
 mod pid1;
 pub mod present;

@@ -9,6 +9,8 @@ use crate::model::id::Id;
 use crate::model::network::{Endpoint, Network, NetworkMode};
 use crate::model::port::{PortMapping, Publication};
 use crate::model::subnet::{Subnet, format_mac, mac_of, parse_mac};
+use crate::network::create;
+use crate::network::forward::{self, uplink};
 use crate::network::host::{self, Host};
 use crate::network::ipam::{self, Lease};
 use crate::network::link::{self, Ipv6, Stacked, Veth, Which};
@@ -24,8 +26,8 @@ use crate::sys::netlink::{self, Family, Socket};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// The number in each document.
@@ -109,18 +111,27 @@ pub struct Held {
     ports: Vec<Reserved>,
     names: Option<Server>,
     host: Option<Host>,
+    forward: Option<forward::Client>,
 }
 
 impl Attached {
     /// What the supervisor polls for reading; after an event it calls [`Attached::ready`].
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        self.held.names.iter().map(Server::fd).collect()
+        let forward = self.held.forward.iter().map(forward::Client::fd);
+        self.held.names.iter().map(Server::fd).chain(forward).collect()
     }
 
     /// Do what the descriptors of [`Attached::fds`] have become ready for. Never blocks.
     pub fn ready(&mut self) {
         if let Some(names) = &mut self.held.names {
             names.ready();
+        }
+        if let Some(forward) = &mut self.held.forward
+            && forward.has_ended()
+            && forward.restart().is_err()
+        {
+            // Without one the container has no way out; the next start makes one, and there is nobody to tell now.
+            self.held.forward = None;
         }
     }
 
@@ -187,8 +198,16 @@ fn take(request: &Request<'_>, record: &mut Record<'_>, attached: &mut Attached)
             attached.resolver = resolver(request.network, &[], false);
             Ok(())
         }
-        (NetworkMode::Pasta(_), Some(_)) => {
-            Err(Failure::new(Kind::Engine, "network mode pasta is not there yet").into())
+        (NetworkMode::Pasta(options), Some(namespace)) => {
+            if let Some(option) = options.first() {
+                return Err(Failure::new(
+                    Kind::Engine,
+                    format!("--network pasta:{option}: options of pasta are not had"),
+                )
+                .hint("connectivity is by coracle itself; `coracle network create` has options of its own")
+                .into());
+            }
+            private(request, namespace, record, attached)
         }
         (NetworkMode::Host, _) => {
             attached.resolver = resolver(request.network, &[], true);
@@ -225,16 +244,30 @@ fn networks(
     record: &mut Record<'_>,
     attached: &mut Attached,
 ) -> Result<()> {
-    let mut joining = prepare(request, endpoints)?;
+    join(request, prepare(request, endpoints)?, namespace, record, attached)
+}
+
+/// Record, take, configure: the same for all networks.
+fn join(
+    request: &Request<'_>,
+    mut joining: Vec<Joining<'_>>,
+    namespace: BorrowedFd<'_>,
+    record: &mut Record<'_>,
+    attached: &mut Attached,
+) -> Result<()> {
+    let by_forwarder = request.rootless || joining.iter().any(|one| one.record.name == create::PRIVATE);
     attached.interfaces = joining.iter().enumerate().map(|(index, one)| one.intent(index, request.id)).collect();
     record(attached)?;
     for (one, interface) in joining.iter_mut().zip(&mut attached.interfaces) {
         one.lease(request, interface)?;
     }
-    publish_plan(request, &joining, attached)?;
+    let ports = publish_plan(request, &joining, attached, by_forwarder)?;
     attached.hosts = host_entries(request, attached);
     let has_gateway = joining.iter().find(|one| !one.record.internal && one.record.driver == Driver::Bridge);
-    attached.host_address = has_gateway.and_then(|one| one.leases.first()?.pool.gateway);
+    attached.host_address = match by_forwarder {
+        true => has_gateway.map(|_| uplink::HOST),
+        false => has_gateway.and_then(|one| one.leases.first()?.pool.gateway),
+    };
     let serve = serves_names(request.network, &joining);
     attached.resolver = if serve {
         resolver(request.network, &[names::ADDRESS.to_string()], false)
@@ -243,7 +276,9 @@ fn networks(
     };
     record(attached)?;
 
-    let host = Host::open(None, request.layout)?;
+    let mut client = if by_forwarder { Some(forward::Client::connect(request.layout)?) } else { None };
+    let kept = client.as_ref().map(|client| client.namespace().try_clone_to_owned()).transpose()?;
+    let host = Host::open(kept, request.layout)?;
     for (one, interface) in joining.iter().zip(&attached.interfaces) {
         let ports: Vec<Publication> = ports_of(&attached.publications, interface).collect();
         let member = member(request, interface, ports);
@@ -256,11 +291,31 @@ fn networks(
     } else if !host.firewall().is_there()? {
         host.publish(request.layout, &[], &[])?;
     }
+    if let Some(client) = &mut client
+        && !ports.is_empty()
+    {
+        client.publish(ports)?;
+    }
+    attached.held.forward = client;
     if let Some(sockets) = sockets {
         attached.held.names = Some(start_names(request, &joining, attached, sockets)?);
     }
     attached.held.host = Some(host);
     Ok(())
+}
+
+/// A network of one's own: out to the world, in by published ports, and no way to other containers.
+fn private(
+    request: &Request<'_>,
+    namespace: BorrowedFd<'_>,
+    record: &mut Record<'_>,
+    attached: &mut Attached,
+) -> Result<()> {
+    let endpoint = Endpoint::default();
+    let network = create::private(request.layout)?;
+    let options = option::parse(network.driver, &network.options)?;
+    let joining = vec![Joining { record: network, options, endpoint: &endpoint, leases: Vec::new(), mac: [0; 6] }];
+    join(request, joining, namespace, record, attached)
 }
 
 /// Read and check everything before anything is touched.
@@ -270,7 +325,7 @@ fn prepare<'a>(request: &Request<'_>, endpoints: &'a [Endpoint]) -> Result<Vec<J
         let name = canonical_name(&endpoint.network);
         let record = match network::load(request.layout, name)? {
             Some(record) => record,
-            None if name == DEFAULT_NETWORK => crate::network::create::default(request.layout)?,
+            None if name == DEFAULT_NETWORK => create::default(request.layout)?,
             None => {
                 let message = format!("unable to find network with name or ID {name}: network not found");
                 return Err(Failure::new(Kind::Engine, message)
@@ -332,11 +387,17 @@ fn mac_of_id(id: &Id) -> [u8; 6] {
     [0x02, byte(0), byte(2), byte(4), byte(6), byte(8)]
 }
 
-/// Reserve the ports and say which elements they become.
-fn publish_plan(request: &Request<'_>, joining: &[Joining<'_>], attached: &mut Attached) -> Result<()> {
+/// Reserve the ports and say which elements they become; for the forwarder, which sockets it is given.
+fn publish_plan(
+    request: &Request<'_>,
+    joining: &[Joining<'_>],
+    attached: &mut Attached,
+    by_forwarder: bool,
+) -> Result<Vec<(forward::message::Port, OwnedFd)>> {
+    let mut handed = Vec::new();
     attached.ports = port::wanted(request.network);
     if attached.ports.is_empty() {
-        return Ok(());
+        return Ok(handed);
     }
     // Ports lead to the first network that others can reach.
     let target = joining
@@ -359,6 +420,12 @@ fn publish_plan(request: &Request<'_>, joining: &[Joining<'_>], attached: &mut A
         let family = if one.address.is_ipv4() { ipv4 } else { ipv6 };
         let target = family
             .with_context(|| format!("publish port {}: the container has no address of that family", one.address))?;
+        if by_forwarder {
+            let port =
+                forward::message::Port { protocol: one.protocol, target: SocketAddr::new(target, one.target_port) };
+            handed.push((port, one.socket.try_clone().context("copy a port's socket")?));
+            continue;
+        }
         attached.publications.push(Publication {
             host: (!one.address.ip().is_unspecified()).then(|| one.address.ip()),
             port: one.address.port(),
@@ -368,7 +435,7 @@ fn publish_plan(request: &Request<'_>, joining: &[Joining<'_>], attached: &mut A
         });
     }
     attached.held.ports = reserved;
-    Ok(())
+    Ok(handed)
 }
 
 fn ports_of<'a>(ports: &'a [Publication], interface: &'a Interface) -> impl Iterator<Item = Publication> + 'a {
@@ -424,7 +491,9 @@ fn make_link(
         (Driver::Bridge, Some(name)) => {
             let bridge = host.bridge(layout, &one.record, &one.options)?;
             let mtu = one.options.mtu;
-            link::add_veth(&mut batch, &Veth { name, bridge, inside: &interface.name, mac: one.mac, mtu, namespace });
+            let isolated = one.record.name == create::PRIVATE;
+            let veth = Veth { name, bridge, isolated, inside: &interface.name, mac: one.mac, mtu, namespace };
+            link::add_veth(&mut batch, &veth);
         }
         (driver, _) => {
             let parent = host.parent(&one.record)?;
@@ -454,6 +523,8 @@ fn configure(
     let mut ends = Vec::new();
     let work = || -> Result<(Socket, Option<names::Sockets>)> {
         let socket = loopback()?;
+        // Echo requests need no capability inside, as with podman. Who asks for another value sets it after us.
+        let _ = host::set_sysctl("/proc/sys/net/ipv4/ping_group_range", "0 0");
         for (one, interface) in joining.iter().zip(interfaces) {
             // No router but ours: a neighbour's advertisement must not become the container's default route.
             if one.leases.iter().any(|lease| lease.address.is_ipv6()) {

@@ -353,6 +353,48 @@ pub fn default(layout: &Layout) -> Result<NetworkRecord> {
     }
 }
 
+/// The network of an ordinary user's containers that asked for none: no user can give this name to one.
+pub const PRIVATE: &str = ".private";
+
+/// The record of [`PRIVATE`]; it is nowhere on disk but for its leases. Its containers do not see each other.
+pub fn private(layout: &Layout) -> Result<NetworkRecord> {
+    let leases = layout.leases(PRIVATE);
+    std::fs::create_dir_all(&leases).with_context(|| format!("make {}", leases.display()))?;
+    let pool = |address: IpAddr, prefix| {
+        let subnet = Subnet { address, prefix };
+        Pool { subnet, gateway: Some(subnet.first_host()), range: None }
+    };
+    // 198.18.0.0/15 is for measuring networks (RFC 2544): nobody's network, so no host is hidden behind ours.
+    let mut subnets = vec![pool(IpAddr::from([198, 18, 0, 0]), 16)];
+    if host_has_ipv6() {
+        subnets.push(pool(IpAddr::from([0xfd, 0x63, 0x6f, 0x72, 0x61, 0x63, 0x6c, 0x65, 0, 0, 0, 0, 0, 0, 0, 0]), 64));
+    }
+    Ok(NetworkRecord {
+        version: VERSION,
+        name: PRIVATE.to_owned(),
+        id: Id::from_random([0; 32]),
+        driver: Driver::Bridge,
+        interface: "private0".to_owned(),
+        created_ns: 0,
+        ipv6: subnets.len() > 1,
+        subnets,
+        routes: Vec::new(),
+        internal: false,
+        dns: false,
+        dns_servers: Vec::new(),
+        labels: Default::default(),
+        options: BTreeMap::from([("isolate".to_owned(), "strict".to_owned())]),
+        ipam: Ipam::HostLocal,
+    })
+}
+
+/// Whether the host has a way out by IPv6.
+fn host_has_ipv6() -> bool {
+    let text = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    text.lines()
+        .any(|line| line.starts_with("00000000000000000000000000000000 00 ") && !line.trim_end().ends_with("lo"))
+}
+
 /// Room for thousands of containers where a /16 is free, else for a few.
 fn default_pool(taken: &Taken, layout: &Layout) -> Result<Pool> {
     let start = store_tag(layout).unwrap_or(0);

@@ -6,7 +6,9 @@
 use crate::failure::{Failure, Kind};
 use crate::model::port::Publication;
 use crate::model::subnet::{Subnet, mac_of};
+use crate::network::create;
 use crate::network::firewall::{Firewall, Zone};
+use crate::network::forward::{self, uplink};
 use crate::network::link::{self, Ipv6, Which};
 use crate::network::message::Batch;
 use crate::network::option::{self, Options};
@@ -23,6 +25,8 @@ use std::os::fd::{AsFd, OwnedFd};
 pub struct Host {
     /// Absent: the namespace of this process.
     namespace: Option<OwnedFd>,
+    /// An ordinary user's: what leaves goes to the forwarder, which translates no addresses.
+    is_users: bool,
     route: Socket,
     firewall: Firewall,
 }
@@ -33,19 +37,20 @@ impl Host {
         let table = table_name(layout);
         let open = || -> Result<(Socket, Firewall)> {
             let route = Socket::open(Family::Route).context("open a route socket")?;
-            Ok((route, Firewall::open(&table)?))
+            Ok((route, Firewall::open(&table, namespace.as_ref().map(|_| uplink::UPLINK))?))
         };
         let (route, firewall) = match &namespace {
             None => open()?,
             Some(namespace) => netlink::within(namespace.as_fd(), open).context("join the networks' namespace")??,
         };
-        Ok(Host { namespace, route, firewall })
+        Ok(Host { is_users: namespace.is_some(), namespace, route, firewall })
     }
 
     /// The namespace of this user's bridges; `None`: there is none, so there are no bridges.
     pub fn of_user(layout: &Layout, rootless: bool) -> Result<Option<Host>> {
         if rootless {
-            return Ok(None);
+            let Some(client) = forward::Client::find(layout)? else { return Ok(None) };
+            return Host::open(Some(client.namespace().try_clone_to_owned()?), layout).map(Some);
         }
         Host::open(None, layout).map(Some)
     }
@@ -85,7 +90,7 @@ impl Host {
             return Ok(index);
         }
         std::fs::create_dir_all(layout.members(&record.name)).context("make the members' directory")?;
-        self.publish(layout, &[zone(record, options)], &[])?;
+        self.publish(layout, &[self.zone(record, options)], &[])?;
         self.make_bridge(record, options).with_context(|| format!("set up network {}", record.name))
     }
 
@@ -154,7 +159,7 @@ impl Host {
         if self.firewall.is_there()? && self.firewall.add(zones, ports).is_ok() {
             return Ok(());
         }
-        let (mut all_zones, mut all_ports) = wanted(layout)?;
+        let (mut all_zones, mut all_ports) = self.wanted(layout)?;
         all_zones.extend(zones.iter().filter(|zone| !all_zones.contains(zone)).cloned().collect::<Vec<_>>());
         all_ports.extend_from_slice(ports);
         dedup(&mut all_ports);
@@ -164,7 +169,7 @@ impl Host {
     /// Put back the rules of all networks, whatever is there (`network reload`).
     pub fn reload(&self, layout: &Layout) -> Result<()> {
         let _guard = firewall_lock(layout, Mode::Exclusive)?;
-        let (zones, ports) = wanted(layout)?;
+        let (zones, ports) = self.wanted(layout)?;
         self.firewall.establish(&zones, &ports)
     }
 
@@ -174,8 +179,42 @@ impl Host {
             return Ok(());
         }
         let _guard = firewall_lock(layout, Mode::Shared)?;
-        self.firewall.forget(&zone(record, options))?;
+        self.firewall.forget(&self.zone(record, options))?;
         link::remove_now(&self.route, &record.interface)
+    }
+
+    /// What the rules should hold: every bridge network, and every port of every member.
+    fn wanted(&self, layout: &Layout) -> Result<(Vec<Zone>, Vec<Publication>)> {
+        let mut zones = Vec::new();
+        let mut ports = Vec::new();
+        for record in network::list(layout)? {
+            let options = option::parse(record.driver, &record.options)?;
+            if record.driver == Driver::Bridge && !options.unmanaged {
+                zones.push(self.zone(&record, &options));
+            }
+            for member in network::members(layout, &record.name)? {
+                ports.extend(member.ports);
+            }
+        }
+        if self.is_users && layout.leases(create::PRIVATE).exists() {
+            let record = create::private(layout)?;
+            let options = option::parse(record.driver, &record.options)?;
+            zones.push(self.zone(&record, &options));
+        }
+        dedup(&mut ports);
+        Ok((zones, ports))
+    }
+
+    /// A network as the rules see it.
+    fn zone(&self, record: &NetworkRecord, options: &Options) -> Zone {
+        Zone {
+            bridge: record.interface.clone(),
+            subnets: record.subnets.iter().map(|pool| pool.subnet).collect::<Vec<Subnet>>(),
+            masquerade: options.masquerade && !self.is_users,
+            internal: record.internal,
+            isolation: options.isolation,
+            routed: options.routed,
+        }
     }
 }
 
@@ -200,23 +239,6 @@ pub fn store_tag(layout: &Layout) -> Option<u32> {
     (!usual).then_some(hash & 0xff_ffff)
 }
 
-/// What the rules should hold: every bridge network, and every port of every member.
-fn wanted(layout: &Layout) -> Result<(Vec<Zone>, Vec<Publication>)> {
-    let mut zones = Vec::new();
-    let mut ports = Vec::new();
-    for record in network::list(layout)? {
-        let options = option::parse(record.driver, &record.options)?;
-        if record.driver == Driver::Bridge && !options.unmanaged {
-            zones.push(zone(&record, &options));
-        }
-        for member in network::members(layout, &record.name)? {
-            ports.extend(member.ports);
-        }
-    }
-    dedup(&mut ports);
-    Ok((zones, ports))
-}
-
 /// Two living members never claim one port (it is bound), but a dead one's file may claim what a living one has: the
 /// last that is listed stays.
 fn dedup(ports: &mut Vec<Publication>) {
@@ -224,18 +246,6 @@ fn dedup(ports: &mut Vec<Publication>) {
     ports.reverse();
     ports.sort_by_key(key);
     ports.dedup_by_key(|port| key(port));
-}
-
-/// A network as the rules see it.
-pub fn zone(record: &NetworkRecord, options: &Options) -> Zone {
-    Zone {
-        bridge: record.interface.clone(),
-        subnets: record.subnets.iter().map(|pool| pool.subnet).collect::<Vec<Subnet>>(),
-        masquerade: options.masquerade,
-        internal: record.internal,
-        isolation: options.isolation,
-        routed: options.routed,
-    }
 }
 
 fn firewall_lock(layout: &Layout, mode: Mode) -> Result<lock::Guard> {
@@ -290,7 +300,8 @@ fn forward_ipv6() -> Result<()> {
     set_sysctl(all, "1")
 }
 
-fn set_ipv6(key: &str, value: &str) -> Result<()> {
+/// The same for IPv6, where the kernel has it.
+pub fn set_ipv6(key: &str, value: &str) -> Result<()> {
     match set_sysctl(&format!("/proc/sys/net/ipv6/{key}"), value) {
         // Booted with ipv6.disable=1.
         Err(_) if !std::path::Path::new("/proc/sys/net/ipv6").exists() => Ok(()),

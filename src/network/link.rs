@@ -30,6 +30,7 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
@@ -70,8 +71,10 @@ pub struct Route {
 pub struct Veth<'a> {
     /// Name on the host.
     pub name: &'a str,
-    /// The bridge it becomes a port of.
+    /// The bridge it becomes a port of; 0: none, and it stays down.
     pub bridge: u32,
+    /// Whether it reaches no other isolated port of the bridge.
+    pub isolated: bool,
     /// Name inside.
     pub inside: &'a str,
     /// Hardware address inside.
@@ -132,7 +135,9 @@ pub fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
         if veth.mtu != 0 {
             batch.put_u32(IFLA_MTU, veth.mtu);
         }
-        batch.put_u32(IFLA_MASTER, veth.bridge);
+        if veth.bridge != 0 {
+            batch.put_u32(IFLA_MASTER, veth.bridge);
+        }
         batch.nest(IFLA_LINKINFO, |batch| {
             batch.put_text(IFLA_INFO_KIND, "veth");
             batch.nest(IFLA_INFO_DATA, |batch| {
@@ -148,7 +153,9 @@ pub fn add_veth(batch: &mut Batch, veth: &Veth<'_>) {
             });
         });
     });
-    set_port_up(batch, veth.name);
+    if veth.bridge != 0 {
+        set_port_up(batch, veth.name, veth.isolated);
+    }
 }
 
 /// Make a link on a parent.
@@ -222,12 +229,17 @@ fn ipv6_is_there() -> bool {
 /// Bring up a bridge's port. Its kernel IPv6 is off: it is only a port, an address of its own would be a way round the
 /// bridge. Hairpin lets a frame go back to where it came from: where br_netfilter translates bridged packets, a
 /// container that calls its own published port needs it.
-fn set_port_up(batch: &mut Batch, name: &str) {
+fn set_port_up(batch: &mut Batch, name: &str, isolated: bool) {
     batch.message(&format!("bring up link {name}"), RTM_NEWLINK, ACK, &ifinfo(0, true), |batch| {
         batch.put_text(IFLA_IFNAME, name);
         batch.nest(IFLA_LINKINFO, |batch| {
             batch.put_text(IFLA_INFO_SLAVE_KIND, "bridge");
-            batch.nest(IFLA_INFO_SLAVE_DATA, |batch| batch.put(IFLA_BRPORT_MODE, &[1]));
+            batch.nest(IFLA_INFO_SLAVE_DATA, |batch| {
+                batch.put(IFLA_BRPORT_MODE, &[1]);
+                if isolated {
+                    batch.put(IFLA_BRPORT_ISOLATED, &[1]);
+                }
+            });
         });
         put_no_ipv6(batch);
     });
@@ -281,6 +293,39 @@ pub fn add_route(batch: &mut Batch, target: &Subnet, gateway: Option<IpAddr>, li
             batch.put_u32(6, metric);
         }
     });
+}
+
+/// Give a link this hardware address.
+pub fn set_address(batch: &mut Batch, name: &str, mac: [u8; 6]) {
+    batch.message(&format!("set the address of link {name}"), RTM_NEWLINK, ACK, &ifinfo(0, false), |batch| {
+        batch.put_text(IFLA_IFNAME, name);
+        batch.put(IFLA_ADDRESS, &mac);
+    });
+}
+
+/// Bring a link up on which nobody is asked for a hardware address: whoever is at the other end takes all.
+pub fn set_up_without_arp(batch: &mut Batch, name: &str) {
+    const IFF_NOARP: u32 = 0x80;
+    let mut header = ifinfo(0, true);
+    for field in [8, 12] {
+        header[field..field + 4].copy_from_slice(&(IFF_UP | IFF_NOARP).to_ne_bytes());
+    }
+    batch.message(&format!("bring up link {name}"), RTM_NEWLINK, ACK, &header, |batch| {
+        batch.put_text(IFLA_IFNAME, name);
+        put_no_ipv6(batch);
+    });
+}
+
+/// Packets with this mark are looked up in this table, where everything is local: they go to the socket that took them.
+pub fn add_local_table(batch: &mut Batch, ipv6: bool, mark: u32, table: u8) {
+    const RTM_NEWRULE: u16 = 32;
+    let family = if ipv6 { nix::libc::AF_INET6 } else { nix::libc::AF_INET } as u8;
+    // FR_ACT_TO_TBL
+    let header = [family, 0, 0, 0, table, 0, 0, 1, 0, 0, 0, 0];
+    batch.message("add a routing rule", RTM_NEWRULE, ACK | CREATE, &header, |batch| batch.put_u32(10, mark));
+    // Scope host, RTN_LOCAL, by the loopback device.
+    let header = [family, 0, 0, 0, table, 4, if ipv6 { 0 } else { 254 }, 2, 0, 0, 0, 0];
+    batch.message("add a local route", RTM_NEWROUTE, ACK | CREATE | REPLACE, &header, |batch| batch.put_u32(4, 1));
 }
 
 /// Remove a link by name.

@@ -8,6 +8,7 @@
 pub mod attach;
 pub mod create;
 pub mod firewall;
+pub mod forward;
 pub mod host;
 pub mod ipam;
 pub mod link;

@@ -20,6 +20,8 @@ impl Drop for NeverReturn {
 /// Run the plan. The parent knows the same steps, by their index.
 pub fn become_container(mut child: Child, steps: &mut [Step]) -> ! {
     let _guard = NeverReturn;
+    // The parent's mask and ignored signals would live on across execve: a command must be able to hear SIGTERM.
+    process::reset_signals();
     for (index, step) in steps.iter_mut().enumerate() {
         let done = match &mut *step {
             // #2, #3, #4

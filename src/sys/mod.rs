@@ -8,6 +8,7 @@ pub mod loopback;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
+pub mod packet;
 pub mod pipe;
 pub mod process;
 pub mod seal;

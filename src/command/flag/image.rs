@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 #[allow(missing_docs)]
 pub struct Image {
     /// Pull policy: missing, always, never or newer
-    #[arg(long, value_name = "POLICY", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    #[arg(long, value_name = "POLICY")]
     pub pull: Option<String>,
     /// Platform of the image: OS/ARCH[/VARIANT]
     #[arg(long, value_name = "PLATFORM")]
@@ -33,7 +33,7 @@ pub struct Image {
     #[arg(long, value_name = "DIR")]
     pub cert_dir: Option<String>,
     /// Require HTTPS and verify certificates of registries
-    #[arg(long, value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub tls_verify: Option<bool>,
     /// How often a failed transfer is tried again
     #[arg(long, value_name = "NUMBER")]

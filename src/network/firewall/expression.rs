@@ -117,6 +117,49 @@ pub fn dnat(batch: &mut Batch, family: i32, port: u32) {
     });
 }
 
+/// Load the name of the link by which the destination is reached.
+pub fn destination_link(batch: &mut Batch, register: u32) {
+    expression(batch, "fib", |batch| {
+        batch.put_be32(1, register);
+        // NFT_FIB_RESULT_OIFNAME, NFTA_FIB_F_DADDR
+        batch.put_be32(2, 2);
+        batch.put_be32(3, 2);
+    });
+}
+
+/// Load whether the packet belongs to a socket that may have any address (IP_TRANSPARENT).
+pub fn transparent_socket(batch: &mut Batch, register: u32) {
+    expression(batch, "socket", |batch| {
+        // NFT_SOCKET_TRANSPARENT
+        batch.put_be32(1, 0);
+        batch.put_be32(2, register);
+    });
+}
+
+/// Put bytes into a register.
+pub fn load(batch: &mut Batch, register: u32, value: &[u8]) {
+    expression(batch, "immediate", |batch| {
+        batch.put_be32(1, register);
+        batch.nest(2, |batch| batch.put(1, value));
+    });
+}
+
+/// Mark the packet with the register.
+pub fn set_mark(batch: &mut Batch, register: u32) {
+    expression(batch, "meta", |batch| {
+        batch.put_be32(2, libc::NFT_META_MARK as u32);
+        batch.put_be32(3, register);
+    });
+}
+
+/// Give the packet to the socket that listens on the port in the register.
+pub fn tproxy(batch: &mut Batch, port: u32) {
+    expression(batch, "tproxy", |batch| {
+        batch.put_be32(1, 0);
+        batch.put_be32(3, port);
+    });
+}
+
 /// Give the packet the address of the link it leaves by.
 pub fn masquerade(batch: &mut Batch) {
     expression(batch, "masq", |_| {});

@@ -6,6 +6,8 @@
 //!
 //! ```text
 //! raw prerouting     from a bridge to or from 127.0.0.0/8: drop         (what route_localnet would let in)
+//! mangle prerouting  an ordinary user's only: of a forwarder's connection: to its socket
+//!                    a first TCP packet that comes back in by the uplink, UDP on its way out: to the forwarder
 //! nat prerouting     to an address of this host: publish
 //! nat output         the same, for the host's own connections
 //!     publish        address . protocol . port @port4|@port6, then protocol . port @any4|@any6: dnat
@@ -57,18 +59,30 @@ pub enum Isolation {
     Strict,
 }
 
+/// How an ordinary user's networks lead out: to the forwarder's sockets, through this link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// The link.
+    pub link: &'static str,
+    /// The port the forwarder listens on.
+    pub port: u16,
+    /// The mark by which packets are routed to sockets of foreign addresses.
+    pub mark: u32,
+}
+
 /// The way to one table of one network namespace.
 #[derive(Debug)]
 pub struct Firewall {
     socket: Socket,
     table: String,
+    uplink: Option<Uplink>,
 }
 
 impl Firewall {
     /// Open it in the caller's network namespace.
-    pub fn open(table: &str) -> Result<Firewall> {
+    pub fn open(table: &str, uplink: Option<Uplink>) -> Result<Firewall> {
         let socket = Socket::open(Family::Netfilter).context("open a netfilter socket")?;
-        Ok(Firewall { socket, table: table.to_owned() })
+        Ok(Firewall { socket, table: table.to_owned(), uplink })
     }
 
     /// Whether our table is there, and of this version.
@@ -79,7 +93,7 @@ impl Firewall {
     /// Put everything in place: the rules, these zones and these ports. Replaces a table that is there.
     pub fn establish(&self, zones: &[Zone], ports: &[Publication]) -> Result<()> {
         self.send(|write| {
-            table::replace(write);
+            table::replace(write, self.uplink.as_ref());
             for zone in zones {
                 table::zone(write, zone, Change::Add);
             }

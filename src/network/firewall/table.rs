@@ -1,7 +1,7 @@
 //! The messages that make the table `inet coracle` and change its elements. What each rule is for: see the drawing above.
 
 use super::expression as expr;
-use super::{Isolation, Zone};
+use super::{Isolation, Uplink, Zone};
 use crate::model::port::{Protocol, Publication};
 use crate::model::subnet::Subnet;
 use crate::network::message::{APPEND, Batch, CREATE};
@@ -97,7 +97,7 @@ pub fn delete(write: &mut Transaction<'_>) {
 }
 
 /// Make the table with its sets, chains and rules in place of whatever is there.
-pub fn replace(write: &mut Transaction<'_>) {
+pub fn replace(write: &mut Transaction<'_>, uplink: Option<&Uplink>) {
     let make = |write: &mut Transaction<'_>| {
         message(write, "make the table", libc::NFT_MSG_NEWTABLE, CREATE, |batch| {
             batch.put(6, COMMENT);
@@ -120,6 +120,10 @@ pub fn replace(write: &mut Transaction<'_>) {
     publish_rules(write);
     postrouting_rules(write);
     forward_rules(write);
+    if let Some(uplink) = uplink {
+        chain(write, "uplink", Some(("filter", libc::NF_INET_PRE_ROUTING, -150)));
+        uplink_rules(write, uplink);
+    }
 }
 
 // --- sets ---
@@ -390,6 +394,55 @@ fn raw_rules(write: &mut Transaction<'_>) {
             expr::verdict(batch, libc::NF_DROP, None);
         });
     }
+}
+
+fn uplink_rules(write: &mut Transaction<'_>, uplink: &Uplink) {
+    let to_socket = |batch: &mut Batch| {
+        expr::load(batch, expr::R1, &uplink.mark.to_ne_bytes());
+        expr::set_mark(batch, expr::R1);
+        expr::verdict(batch, libc::NF_ACCEPT, None);
+    };
+    let protocol = |batch: &mut Batch, protocol: i32| {
+        expr::meta(batch, libc::NFT_META_L4PROTO, expr::R1);
+        expr::compare(batch, libc::NFT_CMP_EQ, expr::R1, &[protocol as u8]);
+    };
+    let from = |batch: &mut Batch, operator: i32| {
+        expr::meta(batch, libc::NFT_META_IIFNAME, expr::R1);
+        expr::compare(batch, operator, expr::R1, &link(uplink.link));
+    };
+    rule(write, "uplink", |batch| {
+        expr::meta(batch, libc::NFT_META_IIFNAME, expr::R1);
+        expr::in_set(batch, "internal", expr::R1);
+        expr::verdict(batch, libc::NF_ACCEPT, None);
+    });
+    for number in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
+        rule(write, "uplink", |batch| {
+            protocol(batch, number);
+            expr::transparent_socket(batch, expr::R1);
+            expr::compare(batch, libc::NFT_CMP_EQ, expr::R1, &[1]);
+            to_socket(batch);
+        });
+    }
+    rule(write, "uplink", |batch| {
+        protocol(batch, libc::IPPROTO_TCP);
+        from(batch, libc::NFT_CMP_EQ);
+        // Flags: SYN without ACK and RST.
+        expr::payload(batch, TRANSPORT, 13, 1, expr::R1);
+        expr::and(batch, expr::R1, &[0x16]);
+        expr::compare(batch, libc::NFT_CMP_EQ, expr::R1, &[0x02]);
+        expr::load(batch, expr::R1, &uplink.port.to_be_bytes());
+        expr::tproxy(batch, expr::R1);
+        to_socket(batch);
+    });
+    rule(write, "uplink", |batch| {
+        protocol(batch, libc::IPPROTO_UDP);
+        from(batch, libc::NFT_CMP_NEQ);
+        expr::destination_link(batch, expr::R1);
+        expr::compare(batch, libc::NFT_CMP_EQ, expr::R1, &link(uplink.link));
+        expr::load(batch, expr::R1, &uplink.port.to_be_bytes());
+        expr::tproxy(batch, expr::R1);
+        to_socket(batch);
+    });
 }
 
 fn publish_rules(write: &mut Transaction<'_>) {
