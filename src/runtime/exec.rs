@@ -57,13 +57,16 @@ pub fn plan_exec(process: &Process, options: ExecOptions<'_>) -> Result<Plan> {
         tasks: vec![Task::Say(Word::Mapped)],
         child: vec![Step::EnterCgroups, Step::Hear(Word::Mapped), Step::Conceal, Step::NewSession],
         borrowed: Vec::new(),
-        limits: Vec::new(),
+        detour: None,
         wants_terminal: process.terminal().unwrap_or(false),
         seed: Seed { preserve_fds: options.preserve_fds, ..Seed::default() },
     };
     if kinds & libc::CLONE_NEWPID != 0 {
         let path = CString::new(format!("/proc/{}/ns/pid", options.pid))?;
         plan.borrowed.push((libc::CLONE_NEWPID, "pid", Place::Path(path)));
+        if kinds & libc::CLONE_NEWUSER != 0 {
+            plan.detour = Some(pidfd.try_clone()?);
+        }
     }
     plan.child.push(Step::JoinProcess { kinds: kinds & !libc::CLONE_NEWPID, process: pidfd });
     if kinds & libc::CLONE_NEWUSER != 0 {

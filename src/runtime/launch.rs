@@ -7,7 +7,7 @@ use super::cgroup::Cgroup;
 use super::init;
 use super::plan::{Plan, Seed, Task};
 use super::rootfs::{Root, Source};
-use super::step::{Child, Place, Step};
+use super::step::{Child, Limit, Place, Step};
 use super::sync::{End, Message, STRANGER, STRANGER_EXECUTE, StepError, Word};
 use crate::failure::{Explain, Failure, Kind};
 use crate::sys::mount::{self, Attributes};
@@ -16,7 +16,7 @@ use crate::sys::fd;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::AT_FDCWD;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// What becomes the container's root.
@@ -110,26 +110,32 @@ pub fn launch(mut plan: Plan, rootfs: Rootfs, stdio: Stdio, cgroup: Option<&mut 
         Rootfs::Path(_) | Rootfs::Joined => None,
     };
     prepare_mounts(&mut plan, &mut root_mount)?;
-    let Plan { flags, tasks, mut child, borrowed, limits, seed, .. } = plan;
+    let Plan { flags, tasks, mut child, borrowed, detour, seed, .. } = plan;
     let Seed { prepared, door, arguments, environment, user, preserve_fds } = seed;
     let cgroup_files = cgroup.as_ref().map_or_else(|| Ok(Vec::new()), |cgroup| cgroup.join_files())?;
     let (ours, theirs) = End::pair().context("make the channel to the container")?;
     let directory = cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
     let mut directory_was_refused = false;
+    let borrowed = open_namespaces(borrowed)?;
     let side = {
-        let borrowed = open_namespaces(borrowed)?;
         let namespaces: Vec<_> = borrowed.iter().map(|(namespace, kind)| (namespace.as_fd(), *kind)).collect();
-        let bear = |directory| match namespaces.as_slice() {
+        let bear = |directory, namespaces: &[(BorrowedFd<'_>, i32)]| match namespaces {
             [] => process::clone3(&Birth { flags, cgroup: directory }),
             namespaces => process::clone3_inside(&Birth { flags, cgroup: directory }, namespaces),
         };
-        let side = match bear(directory) {
-            // The cgroup takes no newborn (a threaded one, say): move it there.
-            Err(error) if directory.is_some() && is_cgroup_refusal(&error) => {
+        let side = match (bear(directory, &namespaces), &detour) {
+            // Rights over a pid namespace one may have in the user namespace it belongs to, and nowhere else.
+            (Err(error), Some(process)) if error.raw_os_error() == Some(libc::EPERM) => {
                 directory_was_refused = true;
-                bear(None)
+                leave_user_namespace_out(&mut child);
+                bear(None, &[(process.as_fd(), libc::CLONE_NEWUSER | libc::CLONE_NEWPID)])
             }
-            other => other,
+            // The cgroup takes no newborn (a threaded one, say): move it there.
+            (Err(error), _) if directory.is_some() && is_cgroup_refusal(&error) => {
+                directory_was_refused = true;
+                bear(None, &namespaces)
+            }
+            (other, _) => other,
         };
         side.context("start the container's process").map_err(explain_clone)?
     };
@@ -172,18 +178,37 @@ pub fn launch(mut plan: Plan, rootfs: Rootfs, stdio: Stdio, cgroup: Option<&mut 
             cgroup.add(pid)?;
         }
     }
-    for task in tasks.into_iter().chain(limits) {
+    for task in tasks {
         created.perform(task)?;
     }
     Ok(created)
+}
+
+/// Only who has the right in the first user namespace may raise a hard limit, and that is us rather than the child.
+fn raise_limit(pid: i32, limit: &Limit) -> std::io::Result<()> {
+    let (soft, hard) = process::limit(limit.resource)?;
+    if limit.hard > hard { process::set_limit(pid, limit.resource, soft, limit.hard) } else { Ok(()) }
 }
 
 fn is_cgroup_refusal(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EBUSY | libc::EACCES))
 }
 
+fn errno_of(error: &anyhow::Error) -> Option<i32> {
+    error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error)
+}
+
+/// The process will be born in it.
+fn leave_user_namespace_out(steps: &mut [Step]) {
+    for step in steps {
+        if let Step::JoinProcess { kinds, .. } = step {
+            *kinds &= !libc::CLONE_NEWUSER;
+        }
+    }
+}
+
 fn explain_clone(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+    match errno_of(&error) {
         Some(libc::ENOSPC) => error.context(
             Failure::new(Kind::Engine, "").hint("raise the sysctls user.max_user_namespaces and user.max_*_namespaces"),
         ),
@@ -206,11 +231,7 @@ impl Created {
                 let path = format!("/proc/{}/oom_score_adj", self.pid);
                 std::fs::write(path, score.to_string()).with_context(|| what)
             }
-            Task::Limit { resource, soft, hard, .. } => match process::set_limit(self.pid, resource, soft, hard) {
-                // The child does what it may itself, and tells if that is not enough.
-                Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(()),
-                other => other.with_context(|| what),
-            },
+            Task::RaiseLimit(limit) => raise_limit(self.pid, &limit).with_context(|| what),
             Task::Affinity(mask) => process::set_affinity(self.pid, &mask).with_context(|| what),
             Task::NetDevices(_) => bail!("linux.netDevices: moving network devices is not supported"),
             Task::Hook(hook) => hook.run(self.pid),

@@ -9,7 +9,7 @@ mod create;
 mod exec;
 mod record;
 
-pub use create::{Console, CreateRequest, create, run};
+pub use create::{Console, CreateRequest, create, parse_spec, run};
 pub use exec::{ExecRequest, exec};
 pub use record::{Container, Record, Root, Status, default_root};
 

@@ -5,13 +5,15 @@
 //! with [`Plan`]'s `Display`.
 
 mod check;
+#[cfg(test)]
+mod golden;
 mod mount;
 mod process;
 
 use super::hook::{HookStep, Stage, State};
 use super::idmap::{IdMaps, Range};
 use super::rootfs::CgroupMount;
-use super::step::{DeviceStep, Place, Step};
+use super::step::{DeviceStep, Limit, Place, Step};
 use super::sync::Word;
 use crate::sys::namespace::CLONE_NEWTIME;
 use anyhow::{Context, Result, bail};
@@ -67,8 +69,8 @@ pub struct Plan {
     pub child: Vec<Step>,
     /// Namespaces that the parent enters for the time of the clone, and how to call them.
     pub borrowed: Vec<(i32, &'static str, Place)>,
-    /// Resource limits: last of all, for they hold for us as well while we work.
-    pub limits: Vec<Task>,
+    /// A process in whose user namespace alone one may enter the pid namespace, for who has no rights outside of it.
+    pub detour: Option<OwnedFd>,
     /// The spec asks for a terminal.
     pub wants_terminal: bool,
     pub(super) seed: Seed,
@@ -91,7 +93,8 @@ pub enum Task {
     Hear(Word),
     WriteIdMaps(IdMaps),
     OomScore(i32),
-    Limit { resource: u32, name: String, soft: u64, hard: u64 },
+    /// Raise the hard limit, where it must be; the child sets its limits itself.
+    RaiseLimit(Limit),
     Affinity(Vec<u64>),
     NetDevices(Vec<(String, String)>),
     Hook(Box<HookStep>),
@@ -114,7 +117,7 @@ pub fn plan(spec: &Spec, options: PlanOptions) -> Result<Plan> {
         tasks: Vec::new(),
         child: Vec::new(),
         borrowed: Vec::new(),
-        limits: Vec::new(),
+        detour: None,
         wants_terminal: process.terminal().unwrap_or(false),
         seed: Seed {
             prepared: options.mounts,
@@ -468,13 +471,7 @@ impl fmt::Display for Task {
             Task::Hear(word) => write!(f, "wait for {word:?}"),
             Task::WriteIdMaps(maps) => write!(f, "map {maps}"),
             Task::OomScore(score) => write!(f, "set oom_score_adj {score}"),
-            Task::Limit { name, soft, hard, .. } => {
-                let text = |value: &u64| match *value {
-                    u64::MAX => "unlimited".to_owned(),
-                    value => value.to_string(),
-                };
-                write!(f, "set {name} {}:{}", text(soft), text(hard))
-            }
+            Task::RaiseLimit(limit) => write!(f, "allow {limit}"),
             Task::Affinity(mask) => write!(f, "set cpu affinity {mask:x?}"),
             Task::NetDevices(devices) => {
                 let moves: Vec<_> = devices.iter().map(|(host, name)| format!("{host} as {name}")).collect();
@@ -507,7 +504,7 @@ impl fmt::Display for Plan {
             }
         }
         writeln!(f, "clone: new {}", names.join(" "))?;
-        for task in self.tasks.iter().chain(&self.limits) {
+        for task in &self.tasks {
             writeln!(f, "parent: {task}")?;
         }
         for step in &self.child {

@@ -124,6 +124,7 @@ pub enum Step {
         path: CString,
         last: bool,
     },
+    Limit(Limit),
     Bounding(Vec<u32>),
     Groups(Vec<u32>),
     User {
@@ -137,8 +138,6 @@ pub enum Step {
     Home,
     FindCommand,
     DieWithParent,
-    /// A resource limit, as far as the process may set it itself.
-    Limit { resource: u32, name: String, soft: u64, hard: u64 },
     Execute,
 }
 
@@ -146,6 +145,24 @@ pub enum Step {
 pub enum Place {
     Path(CString),
     Fd(OwnedFd),
+}
+
+/// A resource limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// RLIMIT_*.
+    pub resource: u32,
+    /// That in words.
+    pub name: &'static str,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |value: u64| if value == u64::MAX { "unlimited".to_owned() } else { value.to_string() };
+        write!(f, "{} {}:{}", self.name, text(self.soft), text(self.hard))
+    }
 }
 
 /// A device node to make.
@@ -289,6 +306,7 @@ impl Step {
             Step::Stdio { uid, gid } => place_stdio(child, *uid, *gid),
             Step::CloseOnExec { first } => Ok(fd::close_range_cloexec(*first)?),
             Step::WorkDir { path, last } => change_dir(child, path, *last),
+            Step::Limit(limit) => Ok(process::set_limit(0, limit.resource, limit.soft, limit.hard)?),
             Step::Bounding(dropped) => Ok(dropped.iter().try_for_each(|cap| drop_bounding(*cap))?),
             Step::Groups(groups) if groups.is_empty() => Ok(drop_groups()?),
             Step::Groups(groups) => Ok(process::set_groups(groups)?),
@@ -310,7 +328,6 @@ impl Step {
             }
             Step::FindCommand => find_command(child),
             Step::DieWithParent => die_with_parent(child),
-            Step::Limit { resource, soft, hard, .. } => Ok(process::set_limit(0, *resource, *soft, *hard)?),
             Step::Execute => Err(execute(child)),
         }
     }
@@ -564,6 +581,7 @@ impl fmt::Display for Step {
             Step::Stdio { uid, gid } => write!(f, "set stdio, for user {uid}:{gid}"),
             Step::CloseOnExec { first } => write!(f, "close descriptors from {first} on exec"),
             Step::WorkDir { path, .. } => write!(f, "chdir to {}", text(path)),
+            Step::Limit(limit) => write!(f, "set {limit}"),
             Step::Bounding(dropped) => write!(f, "drop bounding capabilities {dropped:?}"),
             Step::Groups(groups) => write!(f, "set groups {groups:?}"),
             Step::User { uid, gid } => write!(f, "become user {uid}:{gid}"),
@@ -581,7 +599,6 @@ impl fmt::Display for Step {
             Step::Home => write!(f, "set HOME"),
             Step::FindCommand => write!(f, "find the command"),
             Step::DieWithParent => write!(f, "bind life to the parent's"),
-            Step::Limit { name, soft, hard, .. } => write!(f, "set {name} {soft}:{hard}"),
             Step::Execute => write!(f, "execute the command"),
         }
     }

@@ -86,7 +86,10 @@ pub fn clone3_inside(birth: &Birth<'_>, namespaces: &[(BorrowedFd<'_>, i32)]) ->
         nix::unistd::ForkResult::Child => {
             let enter = |(namespace, kind): &(BorrowedFd<'_>, i32)| super::namespace::setns(*namespace, *kind);
             let flags = birth.flags | libc::CLONE_PARENT as u64;
-            let side = namespaces.iter().try_for_each(enter).and_then(|()| clone3(&Birth { flags, ..*birth }));
+            // Nobody in there may trace it and find the caller's files (CVE-2016-9962).
+            let side = set_dumpable(false)
+                .and_then(|()| namespaces.iter().try_for_each(enter))
+                .and_then(|()| clone3(&Birth { flags, ..*birth }));
             let sent = match side {
                 Ok(Side::Child) => return Ok(Side::Child),
                 Ok(Side::Parent(born)) => {
@@ -259,6 +262,14 @@ pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
     // SAFETY: nodes lives through the call and its length in bits is given; null means no nodes.
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })?;
     Ok(())
+}
+
+/// prlimit(2) of this process, asked: (soft, hard).
+pub fn limit(resource: u32) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills limit, which lives through the call; no new value is set.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, null::<libc::rlimit64>(), &mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
 }
 
 /// prlimit(2) of a process: (soft, hard).

@@ -5,7 +5,7 @@ use super::{Plan, Task, c_string, path_string};
 use crate::runtime::hook::{HookStep, Stage, State};
 use crate::runtime::label::Label;
 use crate::runtime::seccomp;
-use crate::runtime::step::Step;
+use crate::runtime::step::{Limit, Step};
 use crate::runtime::sync::Word;
 use crate::sys::capability::Sets;
 use crate::sys::process::Scheduling;
@@ -61,7 +61,7 @@ pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
     plan.child.push(Step::Stdio { uid: user.uid(), gid: user.gid() });
     plan.child.push(Step::CloseOnExec { first: 3 + plan.seed.preserve_fds });
     attributes(plan, process, tail.linux)?;
-    limits(plan, process);
+    let limits = limits(plan, process);
     if let Some(profile) = process.apparmor_profile().as_ref().filter(|name| !name.is_empty()) {
         plan.child.push(Step::Label(Label::AppArmor(profile.clone())));
     }
@@ -91,17 +91,10 @@ pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
         plan.child.push(Step::NoNewPrivileges);
     }
     plan.child.push(Step::FindCommand);
+    plan.child.extend(limits.into_iter().map(Step::Limit));
     wait_for_start(plan, &tail);
     if tail.die_with_parent {
         plan.child.push(Step::DieWithParent);
-    }
-    // The parent has raised what only it may raise. Without CAP_SYS_RESOURCE it may not touch a process of another user,
-    // which may still lower its own limits.
-    for limit in &plan.limits {
-        if let Task::Limit { resource, name, soft, hard } = limit {
-            let (resource, name) = (*resource, name.clone());
-            plan.child.push(Step::Limit { resource, name, soft: *soft, hard: *hard });
-        }
     }
     if let Some(filter) = filter {
         plan.child.push(Step::Filter(Box::new(filter)));
@@ -181,20 +174,19 @@ fn attributes(plan: &mut Plan, process: &Process, linux: Option<&Linux>) -> Resu
     Ok(())
 }
 
-fn limits(plan: &mut Plan, process: &Process) {
+/// The limits, for the very end: they hold for us as well while we work.
+fn limits(plan: &mut Plan, process: &Process) -> Vec<Limit> {
+    let mut limits = Vec::new();
     if let Some(score) = process.oom_score_adj() {
         plan.tasks.insert(0, Task::OomScore(score));
     }
-    let limits: Vec<_> = process
-        .rlimits()
-        .iter()
-        .flatten()
-        .map(|limit| {
-            let (resource, name) = rlimit(limit.typ());
-            Task::Limit { resource, name: name.to_owned(), soft: limit.soft(), hard: limit.hard() }
-        })
-        .collect();
-    plan.limits = limits;
+    for limit in process.rlimits().iter().flatten() {
+        let (resource, name) = rlimit(limit.typ());
+        let limit = Limit { resource, name, soft: limit.soft(), hard: limit.hard() };
+        plan.tasks.insert(0, Task::RaiseLimit(limit));
+        limits.push(limit);
+    }
+    limits
 }
 
 fn rlimit(kind: PosixRlimitType) -> (u32, &'static str) {
