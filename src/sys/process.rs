@@ -95,7 +95,9 @@ pub fn clone3_inside(birth: &Birth<'_>, namespaces: &[(BorrowedFd<'_>, i32)]) ->
                 Ok(Side::Parent(born)) => {
                     super::fd::send(theirs.as_fd(), &born.pid.to_ne_bytes(), Some(born.pidfd.as_fd()))
                 }
-                Err(error) => super::fd::send(theirs.as_fd(), &(-error.raw_os_error().unwrap_or(libc::EIO)).to_ne_bytes(), None),
+                Err(error) => {
+                    super::fd::send(theirs.as_fd(), &(-error.raw_os_error().unwrap_or(libc::EIO)).to_ne_bytes(), None)
+                }
             };
             exit_now(i32::from(sent.is_err()));
         }
