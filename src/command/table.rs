@@ -36,7 +36,11 @@ pub const VERBS: &[Entry] = &[
     verb!("attach" => attach, Outside),
     verb!("complete" => complete, Outside),
     verb!("completion" => completion, Outside),
+    verb!("commit" => commit, Inside),
+    verb!("cp" => cp, Inside),
     verb!("create" => create, Inside),
+    verb!("diff" => diff, Inside),
+    verb!("export" => export, Inside),
     verb!("document" => document, Outside),
     verb!("exec" => exec, Sealed),
     verb!("forward" => forward, Outside),
@@ -47,6 +51,7 @@ pub const VERBS: &[Entry] = &[
         name: "image",
         about: "Manage images",
         entries: &[
+            verb!("diff" => image::diff, Inside),
             verb!("exists" => image::exists, Outside),
             verb!("history" => history, Outside),
             verb!("import" => import, Inside),
@@ -138,7 +143,11 @@ pub const VERBS: &[Entry] = &[
 /// The forms with `container` before them.
 const CONTAINER: &[Entry] = &[
     verb!("attach" => attach, Outside),
+    verb!("commit" => commit, Inside),
+    verb!("cp" => cp, Inside),
     verb!("create" => create, Inside),
+    verb!("diff" => diff, Inside),
+    verb!("export" => export, Inside),
     verb!("exec" => exec, Sealed),
     verb!("forward" => forward, Outside),
     verb!("exists" => container::exists, Outside),

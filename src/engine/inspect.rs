@@ -2,7 +2,7 @@
 //!
 //! Everything comes from the record, the state and what the supervisor wrote; nothing is asked of a running container.
 
-mod config;
+pub mod config;
 mod host;
 mod network;
 pub mod ports;

@@ -5,8 +5,10 @@
 
 pub mod archive;
 pub mod attach;
+pub mod commit;
 pub mod copy;
 pub mod create;
+pub mod diff;
 pub mod event;
 pub mod exec;
 pub mod filter;
@@ -24,6 +26,7 @@ pub mod pause;
 pub mod registry;
 pub mod remove;
 pub mod rename;
+pub mod rootfs;
 pub mod search;
 pub mod select;
 pub mod start;
@@ -31,6 +34,7 @@ pub mod stat;
 pub mod stop;
 pub mod top;
 pub mod update;
+pub mod transfer;
 pub mod volume;
 pub mod wait;
 

@@ -5,6 +5,7 @@
 
 pub mod compress;
 pub mod copy;
+pub mod diff;
 pub mod layer;
 pub mod overlay;
 pub mod pack;

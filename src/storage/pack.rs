@@ -74,6 +74,12 @@ impl<'a, W: Write> Packer<'a, W> {
         self.entry(directory, name, path, &stat).with_context(|| shown(path))
     }
 
+    /// Write an entry for an open directory as `path`, without what is in it.
+    pub fn add_directory(&mut self, directory: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
+        let stat = nix::sys::stat::fstat(directory)?;
+        self.directory_entry(directory, &stat, &[path, b"/"].concat())
+    }
+
     /// Write all that an open directory holds, below `path` (empty, or ending in no slash).
     pub fn content(&mut self, directory: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
         let fd = tree::open_in_root(directory, b".", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
@@ -140,11 +146,15 @@ impl<'a, W: Write> Packer<'a, W> {
 
     fn file(&mut self, directory: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<()> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let mut file = match nix::fcntl::openat(directory, name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::ENOENT) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+        match nix::fcntl::openat(directory, name, flags, Mode::empty()) {
+            Ok(file) => self.add_file(File::from(file), path),
+            Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Write an open file as `path`; what is no regular file is passed over.
+    pub fn add_file(&mut self, mut file: File, path: &[u8]) -> Result<()> {
         // Of what was opened, not of what was there a moment ago.
         let stat = nix::sys::stat::fstat(&file)?;
         if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {

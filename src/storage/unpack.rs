@@ -46,8 +46,8 @@ pub struct Options {
     pub lenient_owners: bool,
     /// Device nodes are passed over (only the machine's root may make them).
     pub skip_devices: bool,
-    /// All owners are ours: the archive's are not looked at (`cp` without `-a`).
-    pub ignore_owners: bool,
+    /// Everything belongs to this user and group; absent: to whom the archive says.
+    pub owner: Option<(u32, u32)>,
     /// Something that is not a directory may take a directory's place and the other way round.
     pub replace: bool,
     /// Most bytes of file contents.
@@ -62,7 +62,7 @@ impl Options {
             user_attributes: privilege.rootless,
             lenient_owners: privilege.single,
             skip_devices: privilege.rootless,
-            ignore_owners: false,
+            owner: None,
             replace: true,
             limit_bytes: free_bytes(directory)?,
         })
@@ -341,7 +341,7 @@ impl<'a> Unpacker<'a> {
                 file.set_len(entry.size)?;
             }
         }
-        if place.directory.setgid || (entry.uid, entry.gid) != (0, 0) {
+        if place.directory.setgid || self.options.owner.unwrap_or((entry.uid, entry.gid)) != (0, 0) {
             self.owner(entry, |uid, gid| nix::unistd::fchown(&file, Some(uid), Some(gid)))?;
         }
         // After the owner: changing that takes setuid away.
@@ -475,14 +475,12 @@ impl<'a> Unpacker<'a> {
     }
 
     fn owner(&self, entry: &Entry, change: impl Fn(Uid, Gid) -> nix::Result<()>) -> Result<()> {
-        if self.options.ignore_owners {
-            return Ok(());
-        }
-        match change(Uid::from_raw(entry.uid), Gid::from_raw(entry.gid)) {
+        let (uid, gid) = self.options.owner.unwrap_or((entry.uid, entry.gid));
+        match change(Uid::from_raw(uid), Gid::from_raw(gid)) {
             Err(_) if self.options.lenient_owners => Ok(()),
             Err(Errno::EINVAL) => Err(anyhow::Error::from(Failure::new(
                 FailureKind::Engine,
-                format!("owner {}:{} is not mapped in this user namespace", entry.uid, entry.gid),
+                format!("owner {uid}:{gid} is not mapped in this user namespace"),
             )))
             .hint("give this user more subordinate ids in /etc/subuid and /etc/subgid"),
             result => result.context("set the owner"),

@@ -192,20 +192,29 @@ fn root(request: &Request<'_>) -> Result<(OwnedFd, Vec<(Prepared, OwnedFd)>)> {
             record.layers.iter().rev().map(|hex| layer::diff_path(layout, hex)).collect()
         }
     };
-    let mapped = bundle::has_user_namespace(record) && !request.privilege.rootless;
+    Ok((layered(layout, request.privilege, record, lower)?, Vec::new()))
+}
+
+/// The container's overlay over these directories, topmost first: while it runs, and to look into it when it does not.
+pub fn layered(
+    layout: &Layout,
+    privilege: &Privilege,
+    record: &ContainerRecord,
+    lower: Vec<PathBuf>,
+) -> Result<OwnedFd> {
+    let mapped = bundle::has_user_namespace(record) && !privilege.rootless;
     let namespace = mapped.then(|| kernel_maps(&record.id_maps).namespace()).transpose();
     let namespace = namespace.context("make a user namespace for the id maps")?;
-    let root = overlay::Overlay {
+    overlay::Overlay {
         lower,
         upper: Some(overlay::Upper::under(&layout.container(&record.id))),
         // Nobody reads the upper directory of a container that goes with its process after a crash.
         volatile: record.spec.lifecycle.remove,
-        userxattr: request.privilege.rootless,
+        userxattr: privilege.rootless,
         read_only: false,
         idmap: namespace.as_ref().map(AsFd::as_fd),
     }
-    .mount()?;
-    Ok((root, Vec::new()))
+    .mount()
 }
 
 /// The record's maps as the runtime writes them.

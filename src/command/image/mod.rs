@@ -1,5 +1,6 @@
 //! The verbs of `coracle image` that have no short form.
 
+pub mod diff;
 pub mod exists;
 pub mod inspect;
 pub mod prune;

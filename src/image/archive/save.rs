@@ -341,15 +341,10 @@ impl<'a> PlainLayer<'a> {
             let made = making.join().map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
             match (made, taken) {
                 // The taker stopped: it knows why.
-                (Err(made), Err(taken)) if is_broken_pipe(&made) => Err(taken),
+                (Err(made), Err(taken)) if super::is_broken_pipe(&made) => Err(taken),
                 // Why the archive could not be made says more than that it was too short.
                 (made, taken) => made.and(taken),
             }
         })
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let kind = error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    kind == Some(std::io::ErrorKind::BrokenPipe)
 }

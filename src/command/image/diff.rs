@@ -1,0 +1,22 @@
+//! `coracle image diff`.
+
+use crate::command::diff::print;
+use crate::engine::{Engine, diff};
+use anyhow::Result;
+use std::process::ExitCode;
+
+/// Inspect changes of an image's topmost layer
+#[derive(clap::Parser, Debug)]
+pub struct Args {
+    /// Change the output format (json)
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    image: String,
+}
+
+/// Show them.
+pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
+    print(&diff::of_image(engine, &args.image)?, args.format.as_deref())
+}
