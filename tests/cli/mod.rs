@@ -2,7 +2,9 @@
 
 mod general;
 mod image;
+mod life;
 mod login;
 mod observe;
 mod pull;
 mod push;
+mod run;

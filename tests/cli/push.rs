@@ -1,10 +1,10 @@
 //! `push` and `copy`: what is sent, what is not, and that digests stay.
 
+use crate::support::Env;
 use crate::support::coracle::{as_root, both};
 use crate::support::image::{Image, Layer, digest};
 use crate::support::need::need;
 use crate::support::registry::{CREDENTIALS, DockerRegistry, Fake, Reply, gzip, noise};
-use crate::support::Env;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,13 +18,15 @@ fn hex(digest: &str) -> &str {
 
 #[track_caller]
 fn push(env: &Env, words: &[&str]) -> String {
-    let words: Vec<&str> = ["push", "-q", "--tls-verify=false", "--retry-delay=1ms"].iter().chain(words).copied().collect();
+    let words: Vec<&str> =
+        ["push", "-q", "--tls-verify=false", "--retry-delay=1ms"].iter().chain(words).copied().collect();
     env.coracle(words).ok()
 }
 
 #[track_caller]
 fn copy(env: &Env, source: &str, target: &str, words: &[&str]) {
-    let fixed = ["copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false", "--retry-delay=1ms", source, target];
+    let fixed =
+        ["copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false", "--retry-delay=1ms", source, target];
     let _ = env.coracle(fixed.iter().chain(words)).ok();
 }
 

@@ -99,7 +99,11 @@ fn reachable(built: &Path) -> PathBuf {
     }
     let metadata = fs::metadata(built).expect("the binary is built");
     let stamp = format!("{}.{}.{}", metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
-    let directory = std::env::temp_dir().join("coracle-test-bin");
+    // One directory for each checkout: another one's tests may be running.
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(built, &mut hasher);
+    let checkout = format!("coracle-test-bin-{:x}", std::hash::Hasher::finish(&hasher));
+    let directory = std::env::temp_dir().join(checkout);
     let path = directory.join(stamp).join("coracle");
     if !path.exists() {
         // One build's copy is enough; processes that run an older one keep it open.

@@ -133,7 +133,12 @@ impl Fake {
 
     /// Keep a manifest or index under a tag and its digest. Returns its descriptor.
     pub(crate) fn manifest(&self, name: &str, tag: &str, document: &Value) -> Value {
-        self.raw_manifest(name, tag, document["mediaType"].as_str().unwrap_or_default(), document.to_string().as_bytes())
+        self.raw_manifest(
+            name,
+            tag,
+            document["mediaType"].as_str().unwrap_or_default(),
+            document.to_string().as_bytes(),
+        )
     }
 
     /// The same with these very bytes.
@@ -297,7 +302,9 @@ fn answer(seen: &Seen, content: &mut Content) -> Reply {
             content.manifests.keys().filter_map(|key| key.split(':').next()).map(str::to_owned).collect();
         names.sort();
         names.dedup();
-        return Reply::new(200).header("Content-Type", "application/json").body(json!({"repositories": names}).to_string());
+        return Reply::new(200)
+            .header("Content-Type", "application/json")
+            .body(json!({"repositories": names}).to_string());
     }
     if let Some((name, reference)) = rest.split_once("/manifests/") {
         return answer_manifest(seen, content, name, reference);
@@ -316,7 +323,9 @@ fn answer(seen: &Seen, content: &mut Content) -> Reply {
             .filter(|tag| !tag.starts_with("sha256:"))
             .collect();
         tags.sort_unstable();
-        return Reply::new(200).header("Content-Type", "application/json").body(json!({"name": name, "tags": tags}).to_string());
+        return Reply::new(200)
+            .header("Content-Type", "application/json")
+            .body(json!({"name": name, "tags": tags}).to_string());
     }
     Reply::error(404, "NAME_UNKNOWN", "repository name not known to registry")
 }
@@ -358,7 +367,10 @@ fn answer_blob(seen: &Seen, content: &Content, digest: &str) -> Reply {
 fn answer_upload(seen: &Seen, content: &mut Content, path: &str, rest: &str, query: &str) -> Reply {
     static NUMBER: AtomicU32 = AtomicU32::new(1);
     let parameter = |name: &str| {
-        query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(|text| text.replace("%3A", ":"))
+        query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+            .map(|text| text.replace("%3A", ":"))
     };
     let accepted = |number: u32, length: usize, status| {
         let folder = &path[..path.find("/uploads/").map_or(0, |at| at + "/uploads/".len())];
@@ -491,7 +503,9 @@ fn make_certificates(directory: &Path) {
     std::fs::write(directory.join("extensions"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").expect("write a file");
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     for line in [
-        format!("req -x509 {key} -keyout ca.key -out ca.crt -days 2 -subj /CN=tests -addext basicConstraints=critical,CA:TRUE"),
+        format!(
+            "req -x509 {key} -keyout ca.key -out ca.crt -days 2 -subj /CN=tests -addext basicConstraints=critical,CA:TRUE"
+        ),
         format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"),
         "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile extensions"
             .to_owned(),
