@@ -105,7 +105,8 @@ fn prepare(place: Place<'_>, id: &Id) -> Result<(Alive, House)> {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
         mask.add(signal);
     }
-    mask.thread_block().context("block signals")?;
+    // Whatever the command had blocked while it started us is not ours.
+    mask.thread_set_mask().context("block signals")?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let Some(alive) = exit::take_alive(place.layout, id)? else {
         return Err(Failure::new(Kind::Engine, format!("container {} is already running", id.short())).into());

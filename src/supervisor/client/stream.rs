@@ -41,8 +41,11 @@ pub(super) struct Output {
     /// The kernel moves it.
     splice: bool,
     pending: Vec<u8>,
+    /// How much of `pending` is written.
+    written: usize,
+    /// How much is written at once.
+    portion: usize,
     blocked: bool,
-    ended: bool,
 }
 
 impl Output {
@@ -54,8 +57,9 @@ impl Output {
             stderr: io::stderr(),
             splice: true,
             pending: Vec::new(),
+            written: 0,
+            portion: WRITE,
             blocked: false,
-            ended: false,
         }
     }
 
@@ -90,6 +94,11 @@ impl Output {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     self.splice = false;
                     self.blocked = false;
+                    let regular = nix::sys::stat::fstat(self.target())
+                        .is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFREG);
+                    if regular {
+                        self.portion = READ;
+                    }
                 }
                 Err(_) => return Pumped::End,
             }
@@ -115,13 +124,17 @@ impl Output {
             }
             return Pumped::More;
         }
-        let length = self.pending.len().min(WRITE);
-        match write(self.target(), &self.pending[..length]) {
-            Ok(written) => drop(self.pending.drain(..written)),
+        let end = self.pending.len().min(self.written + self.portion);
+        match write(self.target(), &self.pending[self.written..end]) {
+            Ok(written) => self.written += written,
             Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(_) => self.ended = true,
+            Err(_) => return Pumped::End,
         }
-        if self.ended { Pumped::End } else { Pumped::More }
+        if self.written == self.pending.len() {
+            self.pending.clear();
+            self.written = 0;
+        }
+        Pumped::More
     }
 }
 
