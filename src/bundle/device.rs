@@ -45,7 +45,7 @@ fn access<'a>(spec: &'a ContainerSpec, facts: &'a Facts) -> impl Iterator<Item =
     })
 }
 
-/// `--device-cgroup-rule`: `c 1:3 rwm`, `b *:* r`, `a *:* rwm`.
+/// `--device-cgroup-rule`: `c 1:3 rwm`, `b *:* r`, `a 7 rwm`.
 fn parse_rule(text: &str) -> Result<LinuxDeviceCgroup> {
     let wrong = || Failure::new(Kind::Engine, format!("invalid device cgroup rule format: '{text}'"));
     let mut fields = text.split_whitespace();
@@ -60,7 +60,8 @@ fn parse_rule(text: &str) -> Result<LinuxDeviceCgroup> {
         _ => return Err(wrong().into()),
     };
     let number = |text: &str| if text == "*" { Ok(None) } else { text.parse().map(Some).map_err(|_| wrong()) };
-    let (major, minor) = numbers.split_once(':').ok_or_else(wrong)?;
+    // Without a minor number it means all of them.
+    let (major, minor) = numbers.split_once(':').unwrap_or((numbers, "*"));
     if access.is_empty() || !access.bytes().all(|letter| b"rwm".contains(&letter)) {
         return Err(wrong().into());
     }

@@ -119,7 +119,7 @@ fn linux(record: &ContainerRecord, facts: &Facts) -> Result<Linux> {
         .set_devices(Some(device::devices(spec, facts)))
         .set_masked_paths(security::masked_paths(&spec.security))
         .set_readonly_paths(security::readonly_paths(&spec.security))
-        .set_sysctl(Some(security::sysctl(spec, facts)))
+        .set_sysctl(Some(security::sysctl(spec, facts, has_user_namespace(record))))
         .set_seccomp(security::seccomp(&spec.security, facts.kernel, facts.capabilities)?)
         .set_mount_label(facts.selinux.clone())
         .set_personality(security::personality(spec.process.personality.as_deref())?)

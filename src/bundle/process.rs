@@ -51,7 +51,7 @@ fn arguments(spec: &ContainerSpec, _facts: &Facts) -> Result<Vec<String>> {
     arguments.extend(spec.process.command.iter().cloned());
     if arguments.len() == before {
         return Err(Failure::new(
-            Kind::Engine,
+            Kind::NotFound,
             "no command or entrypoint provided, and no CMD or ENTRYPOINT from image",
         )
         .into());

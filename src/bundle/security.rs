@@ -162,11 +162,12 @@ pub fn glob(pattern: &str, text: &str) -> bool {
 }
 
 /// Asked sysctls, and podman's default that lets every group use ping sockets.
-pub fn sysctl(spec: &ContainerSpec, facts: &Facts) -> HashMap<String, String> {
+pub fn sysctl(spec: &ContainerSpec, facts: &Facts, mapped: bool) -> HashMap<String, String> {
     let mut sysctl: HashMap<String, String> = HashMap::new();
     let own_network =
         !matches!(spec.network.mode, Some(NetworkMode::Host | NetworkMode::Container(_) | NetworkMode::Path(_)));
-    if own_network && !facts.rootless {
+    // The network namespace is the engine's: root of another user namespace may not set it.
+    if own_network && !facts.rootless && !mapped {
         sysctl.insert("net.ipv4.ping_group_range".to_owned(), "0 0".to_owned());
     }
     sysctl.extend(spec.security.sysctl.iter().cloned());

@@ -6,7 +6,7 @@ use super::present;
 use crate::engine::Engine;
 use crate::engine::create::{self, Wish};
 use crate::state::container::ContainerRecord;
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use std::process::ExitCode;
 
 /// Create but do not start a container
@@ -34,13 +34,6 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
 /// Create, and write the id where `--cidfile` says.
 pub fn make(engine: &Engine, wish: Wish) -> Result<ContainerRecord> {
     let cidfile = wish.spec.lifecycle.cidfile.clone();
-    if let Some(path) = &cidfile {
-        // Seen before anything is made; the create below is what decides.
-        ensure!(
-            std::fs::symlink_metadata(path).is_err(),
-            "container ID file exists. Ensure another container is not using it or delete {path}"
-        );
-    }
     let progress = present::progress::Progress::new(wish.pull.quiet);
     let record = create::create(engine, wish, &progress)?;
     if let Some(path) = &cidfile {

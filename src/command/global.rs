@@ -25,8 +25,8 @@ pub struct Global {
     /// Who makes cgroups: `systemd` or `cgroupfs`.
     #[arg(long, value_name = "MANAGER", value_parser = ["systemd", "cgroupfs"])]
     pub cgroup_manager: Option<String>,
-    /// Messages below this level are not shown.
-    #[arg(long, value_name = "LEVEL", value_parser = ["trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"])]
+    /// Messages below this level are not shown: trace, debug, info, warn, warning, error, fatal or panic.
+    #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// The same as `--log-level debug`.
     #[arg(short = 'D', long, hide = true)]
@@ -37,7 +37,16 @@ pub struct Global {
     /// Where events are kept; `file` is the only backend.
     #[arg(long, value_name = "BACKEND", value_parser = ["file", "none"], hide = true)]
     pub events_backend: Option<String>,
+    /// Write what goes to standard output to this file.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Write nothing to standard output.
+    #[arg(long)]
+    pub noout: bool,
 }
+
+/// podman's levels.
+const LOG_LEVELS: [&str; 8] = ["trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"];
 
 /// What the words before the verb came to.
 pub enum Parsed {
@@ -76,9 +85,63 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed> {
     Ok(Parsed::Verb(global, rest))
 }
 
+/// The options of [`Global`] that may also stand after the verb, unless the verb has one of that name itself.
+pub fn after_verb(command: clap::Command) -> clap::Command {
+    let names: Vec<String> =
+        command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned).collect();
+    let ids: Vec<String> = command.get_arguments().map(|argument| argument.get_id().to_string()).collect();
+    let options = Global::command();
+    let free = options.get_arguments().filter(|argument| {
+        let is_free = |name: &str| !names.iter().any(|known| known == name);
+        !ids.contains(&argument.get_id().to_string()) && argument.get_long().is_some_and(is_free)
+    });
+    let free: Vec<clap::Arg> = free
+        .filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version" | "debug"))
+        .map(|argument| argument.clone().hide(true))
+        .collect();
+    command.args(free)
+}
+
 impl Global {
+    /// Take over what stood after the verb.
+    pub fn overlay(&mut self, matches: &clap::ArgMatches) {
+        // An option that is the verb's own is of another type, or is not there.
+        let path = |name: &str| matches.try_get_one::<PathBuf>(name).ok().flatten().cloned();
+        let text = |name: &str| matches.try_get_one::<String>(name).ok().flatten().cloned();
+        self.root = path("root").or(self.root.take());
+        self.runroot = path("runroot").or(self.runroot.take());
+        self.out = path("out").or(self.out.take());
+        self.cgroup_manager = text("cgroup_manager").or(self.cgroup_manager.take());
+        self.log_level = text("log_level").or(self.log_level.take());
+        self.noout |= matches.try_get_one::<bool>("noout").ok().flatten().copied().unwrap_or(false);
+    }
+
+    fn check_log_level(&self) -> Result<()> {
+        match &self.log_level {
+            Some(level) if !LOG_LEVELS.contains(&level.to_ascii_lowercase().as_str()) => Err(Failure::new(
+                Kind::Code(1),
+                format!("Log Level {level:?} is not supported, choose from: {}", LOG_LEVELS.join(", ")),
+            )
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Put `--out FILE` or nothing in the place of standard output.
+    fn redirect(&self) -> Result<()> {
+        let target = match (&self.out, self.noout) {
+            (_, true) => Path::new("/dev/null"),
+            (Some(path), false) => path,
+            (None, false) => return Ok(()),
+        };
+        let file = std::fs::File::create(target).with_context(|| format!("open {}", target.display()))?;
+        crate::sys::fd::place_at(std::os::fd::AsFd::as_fd(&file), 1).context("redirect standard output")
+    }
+
     /// Open the store, as the user who is asked for.
     pub fn open(self, enter: Enter) -> Result<Engine> {
+        self.check_log_level()?;
+        self.redirect()?;
         let caller = userns::Caller::current();
         let data = match &self.root {
             Some(root) => absolute(root)?,

@@ -118,14 +118,14 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(arguments: &[OsString]) -> Result<ExitCode> {
-    let (global, rest) = match global::parse(arguments)? {
+    let (mut global, rest) = match global::parse(arguments)? {
         global::Parsed::Verb(global, rest) => (global, rest),
         global::Parsed::Done(code) => return Ok(code),
     };
     let (verb, path, rest) = find(VERBS, "coracle", &rest)?;
     let command =
         || (verb.command)().name(verb.name).bin_name(path.clone()).no_binary_name(true).disable_version_flag(true);
-    let matches = match flag::as_pflag(command()).try_get_matches_from_mut(rest) {
+    let matches = match flag::as_pflag(global::after_verb(command())).try_get_matches_from_mut(rest) {
         Ok(matches) => matches,
         // What those manners add to each option is no help to the reader.
         Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
@@ -133,6 +133,7 @@ fn dispatch(arguments: &[OsString]) -> Result<ExitCode> {
         }
         Err(error) => return usage(&path, error),
     };
+    global.overlay(&matches);
     if verb.enter == Enter::Sealed {
         seal::reexec_sealed().context("protect the binary")?;
     }
@@ -205,12 +206,18 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }
     let message = failure::message_of(error);
     if !matches!(kind, Kind::Silent(_)) && !message.is_empty() {
-        eprintln!("coracle: {message}");
+        eprintln!("{} {message}", if speaks_as_podman() { "Error:" } else { "coracle:" });
         if let Some(hint) = failure::hint_of(error) {
             eprintln!("hint: {hint}");
         }
     }
     ExitCode::from(kind.exit_code())
+}
+
+/// Whether we were called by a link named `podman` or `docker`: whoever made it has scripts that look for their words.
+fn speaks_as_podman() -> bool {
+    let name = std::env::args_os().next().unwrap_or_default();
+    matches!(std::path::Path::new(&name).file_name().and_then(|name| name.to_str()), Some("podman" | "docker"))
 }
 
 /// The whole tree of commands, for help, man pages and completions.

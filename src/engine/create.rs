@@ -41,6 +41,8 @@ pub struct Wish {
 /// Exit code 125: unknown image, taken name, a reference to a container that is not there. Nothing is left behind.
 pub fn create(engine: &Engine, wish: Wish, progress: &dyn Progress) -> Result<ContainerRecord> {
     let Wish { mut spec, name, replace, pull } = wish;
+    // Docker's names begin with a slash, and scripts that came from there keep it.
+    let name = name.map(|name| name.strip_prefix('/').map(str::to_owned).unwrap_or(name));
     if let Some(name) = &name {
         id::check_name(name)?;
     }

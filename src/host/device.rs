@@ -26,8 +26,9 @@ pub fn asked(wanted: &[Device]) -> Result<Vec<LinuxDevice>> {
     Ok(list)
 }
 
-/// All devices of the host but terminals, which a container has of its own; an ordinary user gets those they may open.
-pub fn of_host(only_accessible: bool) -> Vec<LinuxDevice> {
+/// All devices of the host but those a container has of its own; an ordinary user gets those they may open. `consoles`:
+/// the virtual ones too (`/dev/tty1`), on which a systemd inside would start logins.
+pub fn of_host(only_accessible: bool, consoles: bool) -> Vec<LinuxDevice> {
     let mut list = Vec::new();
     let _ = collect(Path::new("/dev"), Path::new("/dev"), &mut list);
     const OURS: [&str; 9] = ["console", "null", "zero", "full", "random", "urandom", "tty", "ptmx", "mqueue"];
@@ -36,14 +37,18 @@ pub fn of_host(only_accessible: bool) -> Vec<LinuxDevice> {
         let first =
             name.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
         !OURS.contains(&first.as_str())
-            && first != "pts"
-            && first != "shm"
-            && !(first.starts_with("tty") && first.len() > 3)
+            && first != "pts" && first != "shm" && (consoles || !is_console(&first))
     });
     if only_accessible {
         list.retain(|device| std::fs::File::open(device.path()).is_ok());
     }
     list
+}
+
+/// `tty1` and its like, not `ttyS0`.
+fn is_console(name: &str) -> bool {
+    let number = name.strip_prefix("tty");
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn collect(source: &Path, target: &Path, list: &mut Vec<LinuxDevice>) -> std::io::Result<()> {

@@ -8,7 +8,7 @@ use super::confinement;
 use super::etc;
 use super::source;
 use crate::bundle::{self, Facts, mount::Prepared, user};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Explain, Failure, Kind};
 use crate::host::{device, userns::Privilege};
 use crate::model::container::{ContainerSpec, NamespaceMode, RootSource};
 use crate::model::id::Id;
@@ -150,7 +150,9 @@ fn connect(
     let attached = attach::up(&wanted, &mut |attached| {
         held.network = serde_json::to_value(attached)?;
         intend(held)
-    })?;
+    })
+    // podman's code for a port that is taken.
+    .kind(Kind::NotExecutable)?;
     held.network = serde_json::to_value(&attached)?;
     Ok(attached)
 }
@@ -414,7 +416,7 @@ fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, h
         hostname,
         prepared,
         devices: device::asked(&spec.devices)?,
-        host_devices: if spec.security.privileged { device::of_host(privilege.rootless) } else { Vec::new() },
+        host_devices: if spec.security.privileged { device::of_host(privilege.rootless, !bundle::wants_systemd(spec)) } else { Vec::new() },
         block_devices,
         hard_limits: (hard_limit(RLIMIT_NOFILE), hard_limit(RLIMIT_NPROC)),
         may_raise_limits: may_raise_limits(privilege, capabilities),

@@ -8,6 +8,7 @@ use super::acquire::{Accounts, Request, clone_path};
 use super::source::ours;
 use crate::bundle::mount::Prepared;
 use crate::bundle::user::{Resolved, accounts};
+use crate::failure::{Failure, Kind};
 use crate::model::container::NamespaceMode;
 use crate::model::network::NetworkMode;
 use crate::network::attach::Attached;
@@ -34,30 +35,32 @@ pub(super) fn files(request: &Request<'_>, inside: &Inside<'_>) -> Result<Vec<(P
     let spec = &request.record.spec;
     let network = &spec.network;
     let mut list = Vec::new();
-    let mut add = |target: &str, content: Option<String>| -> Result<()> {
+    let mut add = |target: &str, content: Option<Vec<u8>>| -> Result<()> {
         let Some(content) = content else { return Ok(()) };
-        if spec.mounts.iter().any(|mount| mount.target.trim_end_matches('/') == target) {
+        let covers = |mount: &str| mount == target || (target.starts_with("/run/") && mount == "/run");
+        if spec.mounts.iter().any(|mount| covers(mount.target.trim_end_matches('/'))) {
             return Ok(());
         }
         let name = target.rsplit('/').next().unwrap_or(target).trim_start_matches('.');
         let path = request.layout.running(&request.record.id).join(name);
-        write(&path, content.as_bytes())?;
+        write(&path, &content)?;
         list.push((ours(target, &path, spec.read_only && target != "/etc/hosts"), clone_path(&path, false)?));
         Ok(())
     };
     let own_network = !matches!(network.mode, Some(NetworkMode::Container(_)));
     add(
         "/etc/hostname",
-        (!network.no_hostname && spec.namespaces.uts != NamespaceMode::Host).then(|| format!("{}\n", inside.hostname)),
+        (!network.no_hostname && spec.namespaces.uts != NamespaceMode::Host).then(|| format!("{}\n", inside.hostname).into()),
     )?;
     if own_network {
-        add("/etc/hosts", (!network.no_hosts).then(|| hosts(request, inside)).transpose()?)?;
-        add("/etc/resolv.conf", inside.network.resolv_text())?;
+        add("/etc/hosts", (!network.no_hosts).then(|| hosts(request, inside)).transpose()?.map(Into::into))?;
+        add("/etc/resolv.conf", inside.network.resolv_text().map(Into::into))?;
     }
-    add("/run/.containerenv", Some(container_env(request)))?;
+    add("/run/.containerenv", Some(container_env(request).into()))?;
+    add("/etc/localtime", spec.process.timezone.as_deref().map(localtime).transpose()?)?;
     if spec.process.passwd.unwrap_or(true) {
-        add("/etc/passwd", passwd(request, inside))?;
-        add("/etc/group", group(request, inside))?;
+        add("/etc/passwd", passwd(request, inside).map(Into::into))?;
+        add("/etc/group", group(request, inside).map(Into::into))?;
     }
     Ok(list)
 }
@@ -83,6 +86,17 @@ fn hosts(request: &Request<'_>, inside: &Inside<'_>) -> Result<String> {
         text.push_str(&format!("127.0.0.1\t{} {}\n", inside.hostname, request.record.name));
     }
     Ok(text)
+}
+
+/// `--tz`: the host's data of that zone, for most images have none.
+fn localtime(zone: &str) -> Result<Vec<u8>> {
+    let path = if zone == "local" { "/etc/localtime".into() } else { Path::new("/usr/share/zoneinfo").join(zone) };
+    let unknown = || Failure::new(Kind::Engine, format!("finding timezone: unknown time zone {zone}"));
+    // A zone is a name, not a way out of the zones' directory.
+    if Path::new(zone).components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+        return Err(unknown().into());
+    }
+    std::fs::read(&path).map_err(|_| unknown().hint(format!("{} is not there: is tzdata installed?", path.display())).into())
 }
 
 /// What toolbx, distrobox and systemd look for.

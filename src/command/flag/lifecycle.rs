@@ -120,15 +120,7 @@ pub fn restart(text: &str) -> Result<Restart> {
 /// # Errors
 /// The file must not be there yet: it is somebody else's container.
 pub fn write_cidfile(path: &str, id: &str) -> Result<()> {
-    use std::io::Write;
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            anyhow!("container ID file exists. Ensure another container is not using it or delete {path}")
-        }
-        _ => anyhow::Error::new(error).context(format!("creating container ID file {path}")),
-    })?;
-    file.write_all(id.as_bytes()).with_context(|| format!("write {path}"))
+    std::fs::write(path, id).with_context(|| format!("creating container ID file {path}"))
 }
 
 #[cfg(test)]
