@@ -15,6 +15,7 @@ mod global;
 mod login;
 mod logout;
 mod forward;
+mod manifest;
 mod network;
 mod pid1;
 pub mod present;
@@ -24,6 +25,7 @@ mod runtime;
 mod search;
 mod table;
 
+mod artifact;
 mod attach;
 mod container;
 mod create;

@@ -33,6 +33,19 @@ macro_rules! verb {
 /// Everything that can be typed. Hidden ones (`supervise`, `document`, …) start with two underscores in none: they are
 /// marked hidden in their clap definition.
 pub const VERBS: &[Entry] = &[
+    Entry::Group {
+        name: "artifact",
+        about: "Manage OCI artifacts",
+        entries: &[
+            verb!("add" => artifact::add, Inside),
+            verb!("extract" => artifact::extract, Outside),
+            verb!("inspect" => artifact::inspect, Outside),
+            verb!("ls" | "list" => artifact::ls, Outside),
+            verb!("pull" => artifact::pull, Inside),
+            verb!("push" => artifact::push, Inside),
+            verb!("rm" | "remove" => artifact::rm, Inside),
+        ],
+    },
     verb!("attach" => attach, Outside),
     verb!("complete" => complete, Outside),
     verb!("completion" => completion, Outside),
@@ -60,6 +73,7 @@ pub const VERBS: &[Entry] = &[
             verb!("load" => load, Inside),
             verb!("prune" => image::prune, Inside),
             verb!("pull" => pull, Inside),
+            verb!("push" => push, Inside),
             verb!("rm" | "remove" => rmi, Inside),
             verb!("save" => save, Inside),
             verb!("search" => search, Outside),
@@ -73,6 +87,20 @@ pub const VERBS: &[Entry] = &[
     verb!("load" => load, Inside),
     verb!("login" => login, Outside),
     verb!("logout" => logout, Outside),
+    Entry::Group {
+        name: "manifest",
+        about: "Manipulate manifest lists and image indexes",
+        entries: &[
+            verb!("add" => manifest::add, Inside),
+            verb!("annotate" => manifest::annotate, Outside),
+            verb!("create" => manifest::create, Inside),
+            verb!("exists" => manifest::exists, Outside),
+            verb!("inspect" => manifest::inspect, Outside),
+            verb!("push" => manifest::push, Inside),
+            verb!("remove" => manifest::remove, Outside),
+            verb!("rm" => manifest::rm, Outside),
+        ],
+    },
     Entry::Group {
         name: "network",
         about: "Manage networks",

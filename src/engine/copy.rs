@@ -145,7 +145,8 @@ fn reading(path: &Path) -> String {
     format!("read {}", path.display())
 }
 
-fn run(
+/// Copy to a place.
+pub fn run(
     engine: &Engine,
     network: &Network,
     source: &dyn Source,

@@ -3,9 +3,10 @@
 //! The engine reads and writes records and talks to supervisors; it starts no container itself (that is `supervisor`).
 #![forbid(unsafe_code)]
 
-pub mod archive;
+pub mod artifact;
 pub mod attach;
 pub mod commit;
+pub mod archive;
 pub mod copy;
 pub mod create;
 pub mod diff;
@@ -20,6 +21,7 @@ pub mod list;
 pub mod log;
 pub mod login;
 mod merge;
+pub mod manifest;
 pub mod moment;
 pub mod network;
 pub mod pause;

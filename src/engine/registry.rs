@@ -3,7 +3,8 @@
 use crate::engine::Engine;
 use crate::failure::{Explain, Failure, Kind};
 use crate::image::access::{Access, Network};
-use crate::image::manifest::Platform;
+use crate::image::config::ConfigDocument;
+use crate::image::manifest::{CONFIG_LIMIT_BYTES, Document, Platform};
 use crate::image::policy::Policy;
 use crate::image::progress::Progress;
 use crate::image::pull::{self, Pulled, Target, Wish};
@@ -11,6 +12,7 @@ use crate::image::reference::Reference;
 use crate::image::store::{self, Image};
 use crate::model::pull::{Pull, PullPolicy};
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// The way to registries, as these options and the configuration say.
@@ -85,6 +87,48 @@ pub fn pull_all_tags(engine: &Engine, name: &str, options: &Pull, progress: &dyn
         pulled.push(pull::pull_reference(target(engine, progress), &network, &reference, &wish)?);
     }
     Ok(pulled)
+}
+
+/// The document of `image inspect` for an image that stays in its registry. Its size is that of the blobs.
+pub fn inspect(engine: &Engine, name: &str, access: Access, platform: Option<Platform>) -> Result<Value> {
+    let text = name.strip_prefix("docker://").unwrap_or(name);
+    let network = network(engine, access)?;
+    let name = Reference::parse(text)?.or_latest();
+    Policy::load(None::<&Path>)?.check_registry(&name)?;
+    let source = pull::open(&network, &name)?;
+    let fetched = match &source.top.document {
+        Document::Manifest(_) => source.top.clone(),
+        Document::Index(index) => {
+            let wanted = platform.unwrap_or_else(Platform::host);
+            let chosen = wanted.select(index).with_context(|| pull::no_platform(index, &wanted))?;
+            source.repository.described(chosen)?
+        }
+    };
+    let Document::Manifest(manifest) = &fetched.document else { bail!("{name}: an index inside an index") };
+    ensure!(manifest.is_image(), "{name}: it is an artifact, not an image");
+    let config = source.repository.small_blob(&manifest.config, CONFIG_LIMIT_BYTES)?;
+    let config = ConfigDocument::parse(&config)?;
+    let size = manifest.layers.iter().map(|layer| layer.size).sum::<u64>();
+    Ok(json!({
+        "Id": manifest.config.digest.hex(),
+        "Digest": fetched.digest,
+        "RepoTags": name.tag.as_ref().map(|_| vec![name.to_string()]).unwrap_or_default(),
+        "RepoDigests": [name.at(&source.top.digest).to_string()],
+        "Created": config.created,
+        "Config": serde_json::to_value(&config.config)?,
+        "Author": config.author.as_deref().unwrap_or_default(),
+        "Architecture": config.architecture,
+        "Variant": config.variant.as_deref().unwrap_or_default(),
+        "Os": config.os,
+        "Size": size,
+        "VirtualSize": size,
+        "RootFS": {"Type": "layers", "Layers": config.rootfs.diff_ids},
+        "Labels": config.config.labels,
+        "Annotations": manifest.annotations.clone().unwrap_or_default(),
+        "ManifestType": fetched.document.media_type(),
+        "User": config.config.user.as_deref().unwrap_or_default(),
+        "History": config.history,
+    }))
 }
 
 fn target<'a>(engine: &'a Engine, progress: &'a dyn Progress) -> Target<'a> {

@@ -5,6 +5,7 @@
 //! nothing that began as https goes on as http unless the registry is marked insecure; a peer that goes silent is given
 //! up after [`SILENCE_LIMIT`].
 
+use crate::failure::Explain;
 use crate::host::resolve;
 use crate::image::trust::{self, Trust};
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -107,6 +108,26 @@ pub struct Trouble {
     pub maybe_plain: bool,
 }
 
+const UNKNOWN_AUTHORITY: &str = "certificate signed by unknown authority";
+const PLAIN: &str = "http: server gave HTTP response to HTTPS client";
+
+impl Trouble {
+    fn hint(&self, origin: &Origin) -> Option<String> {
+        let host = match origin.to_string().split_once("://") {
+            Some((_, host)) => host.to_owned(),
+            None => String::new(),
+        };
+        if self.text.contains(UNKNOWN_AUTHORITY) {
+            return Some(format!(
+                "put the authority's certificate into /etc/containers/certs.d/{host}/ca.crt, or use --cert-dir or \
+                 --tls-verify=false"
+            ));
+        }
+        let plain = self.text.contains(PLAIN);
+        plain.then(|| format!("if {host} may speak plain http, use --tls-verify=false or `insecure = true` in registries.conf"))
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.text)
@@ -203,7 +224,13 @@ impl Http {
                     .map_err(invalid)?,
             ),
         };
-        result.map_err(|error| anyhow::Error::from(trouble(origin, error)))
+        result.or_else(|error| {
+            let trouble = trouble(origin, error);
+            match trouble.hint(origin) {
+                Some(hint) => Err(trouble).hint(hint),
+                None => Err(trouble.into()),
+            }
+        })
     }
 
     fn agent(&self, origin: &Origin) -> Result<ureq::Agent> {
@@ -289,10 +316,6 @@ fn silence() -> String {
 }
 
 fn trouble(origin: &Origin, error: ureq::Error) -> Trouble {
-    let certificate = |error: &dyn fmt::Display| {
-        let text = error.to_string();
-        text.contains("certificate") || text.contains("UnknownIssuer")
-    };
     let (text, transient, maybe_plain) = match &error {
         ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
             (format!("no connection within {} s", CONNECT_LIMIT.as_secs()), true, false)
@@ -300,8 +323,7 @@ fn trouble(origin: &Origin, error: ureq::Error) -> Trouble {
         ureq::Error::Timeout(_) => (silence(), true, false),
         ureq::Error::HostNotFound => (format!("lookup {}: no such host", origin.host), false, false),
         ureq::Error::ConnectionFailed => ("connection refused".to_owned(), true, true),
-        ureq::Error::Rustls(inner) if certificate(inner) => (format!("tls: {inner}"), false, false),
-        ureq::Error::Rustls(inner) => (format!("tls: {inner}"), false, true),
+        ureq::Error::Rustls(inner) => tls(&inner.to_string()),
         ureq::Error::Tls(inner) => (format!("tls: {inner}"), false, true),
         ureq::Error::Io(inner) => {
             let lookup = inner.get_ref().is_some_and(|inner| inner.is::<LookupFailed>());
@@ -309,15 +331,25 @@ fn trouble(origin: &Origin, error: ureq::Error) -> Trouble {
             match inner.kind() {
                 _ if lookup => (text, false, false),
                 std::io::ErrorKind::ConnectionRefused => ("connection refused".to_owned(), true, true),
-                std::io::ErrorKind::InvalidData if certificate(&text) => (format!("tls: {text}"), false, false),
                 // rustls speaks through io::Error during the handshake; EOF there is how plain servers answer TLS.
-                std::io::ErrorKind::InvalidData => (format!("tls: {text}"), false, true),
+                std::io::ErrorKind::InvalidData => tls(&text),
                 _ => (text, true, true),
             }
         }
         other => (other.to_string(), true, true),
     };
     Trouble { text: format!("{origin}: {text}"), transient, maybe_plain: maybe_plain && origin.secure }
+}
+
+/// What rustls says, in the words people know from other engines where there are such.
+fn tls(text: &str) -> (String, bool, bool) {
+    if text.contains("UnknownIssuer") {
+        return (format!("tls: failed to verify certificate: x509: {UNKNOWN_AUTHORITY}"), false, false);
+    }
+    if text.contains("InvalidContentType") {
+        return (PLAIN.to_owned(), false, true);
+    }
+    (format!("tls: {text}"), false, !text.contains("certificate"))
 }
 
 /// Host names through [`resolve`], never through NSS.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod copy;
 pub mod download;
 pub mod http;
+pub mod list;
 pub mod manifest;
 pub mod policy;
 pub mod progress;

@@ -8,3 +8,4 @@ mod observe;
 mod pull;
 mod push;
 mod run;
+mod manifest;

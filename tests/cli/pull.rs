@@ -539,13 +539,21 @@ both! {
             env.command(words).arg(&name).run()
         };
         let text = pull(&[]).fails(125);
-        assert!(text.contains("tls"), "{text}");
+        assert!(text.contains("x509: certificate signed by unknown authority"), "{text}");
+        assert!(text.contains("--cert-dir"), "{text}");
         let text = pull(&["--cert-dir", certificates]).fails(125);
         assert!(text.contains("unauthorized: authentication required"), "{text}");
         let text = pull(&["--cert-dir", certificates, "--creds", "user:wrong"]).fails(125);
         assert!(text.contains("unauthorized: authentication required"), "{text}");
         assert_eq!(pull(&["--cert-dir", certificates, "--creds", CREDENTIALS]).ok(), hex(&config));
         assert_eq!(pull(&["--tls-verify=false", "--creds", CREDENTIALS]).ok(), hex(&config));
+        let inspected = env
+            .command(["image", "inspect", "--cert-dir", certificates, "--creds", CREDENTIALS])
+            .arg(format!("docker://{name}"))
+            .run()
+            .json();
+        assert_eq!(inspected[0]["Digest"], json!(digest));
+        assert_eq!(inspected[0]["Id"], json!(hex(&config)));
         let by_digest = registry.name(&format!("app@{digest}"));
         let pulled = env.coracle(["pull", "-q", "--cert-dir", certificates, "--creds", CREDENTIALS, &by_digest]).ok();
         assert_eq!(pulled, hex(&config));
