@@ -5,6 +5,8 @@ use super::flag::{Surroundings, lifecycle};
 use super::present;
 use crate::engine::Engine;
 use crate::engine::create::{self, Wish};
+use crate::model::container::ContainerSpec;
+use crate::model::network::NetworkMode;
 use crate::state::container::ContainerRecord;
 use anyhow::Result;
 use std::process::ExitCode;
@@ -32,7 +34,10 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
 }
 
 /// Create, and write the id where `--cidfile` says.
-pub fn make(engine: &Engine, wish: Wish) -> Result<ContainerRecord> {
+pub fn make(engine: &Engine, mut wish: Wish) -> Result<ContainerRecord> {
+    if let Some(warning) = discard_ports(&mut wish.spec) {
+        eprintln!("{warning}");
+    }
     let cidfile = wish.spec.lifecycle.cidfile.clone();
     let progress = present::progress::Progress::new(wish.pull.quiet);
     let record = create::create(engine, wish, &progress)?;
@@ -40,4 +45,19 @@ pub fn make(engine: &Engine, wish: Wish) -> Result<ContainerRecord> {
         lifecycle::write_cidfile(path, record.id.as_str())?;
     }
     Ok(record)
+}
+
+/// A namespace that is not the container's own has no ports of its own to publish; podman's scripts expect the warning.
+fn discard_ports(spec: &mut ContainerSpec) -> Option<String> {
+    let mode = match spec.network.mode {
+        Some(NetworkMode::Host) => "host",
+        Some(NetworkMode::None) => "none",
+        Some(NetworkMode::Container(_)) => "container",
+        _ => return None,
+    };
+    if spec.network.publish.is_empty() {
+        return None;
+    }
+    spec.network.publish.clear();
+    Some(format!("Port mappings have been discarded because {mode:?} network namespace mode does not support them"))
 }

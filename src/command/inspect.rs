@@ -2,7 +2,7 @@
 
 use super::present;
 use crate::engine::list::{self, Listed};
-use crate::engine::{Engine, image, inspect, network, volume};
+use crate::engine::{Engine, image, inspect, moment, network, top, volume};
 use crate::failure::{self, Failure, Kind};
 use crate::image::store;
 use crate::state::container;
@@ -118,7 +118,9 @@ fn no_such(kind: &str, name: &str) -> String {
 /// Documents on standard output, complaints behind them.
 fn show(format: Option<&str>, documents: Vec<Value>, missing: Vec<String>) -> Result<ExitCode> {
     let is_template = !matches!(format.map(str::trim), None | Some("json" | ""));
-    let documents = if is_template { documents.into_iter().map(with_methods).collect() } else { documents };
+    // What is asked for as JSON again keeps JSON's shapes.
+    let is_plain = is_template && !format.is_some_and(|format| format.contains("json"));
+    let documents = if is_plain { documents.into_iter().map(with_methods).collect() } else { documents };
     present::documents(format, documents)?;
     if missing.is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -126,13 +128,38 @@ fn show(format: Option<&str>, documents: Vec<Value>, missing: Vec<String>) -> Re
     Err(Failure::new(Kind::Engine, missing.join("\n")).into())
 }
 
-/// What templates find in podman's objects though JSON has not: methods, and the Go names of fields.
+/// What templates find in podman's objects though JSON has it otherwise: methods, Go's names of fields, and times and
+/// durations as Go prints them.
 fn with_methods(mut document: Value) -> Value {
     if let Some(health) = document.pointer("/State/Health").cloned() {
         document["State"]["Healthcheck"] = health;
     }
     if let Some(id) = document.get("Id").cloned() {
         document["ID"] = id;
+    }
+    for (field, json) in
+        [("HealthMaxLogCount", "HealthcheckMaxLogCount"), ("HealthMaxLogSize", "HealthcheckMaxLogSize")]
+    {
+        if let Some(value) = document.pointer(&format!("/Config/{json}")).cloned() {
+            document["Config"][field] = value;
+        }
+    }
+    let times = ["/Created", "/State/StartedAt", "/State/FinishedAt", "/State/CheckpointedAt", "/State/RestoredAt"];
+    for pointer in times {
+        if let Some(value) = document.pointer_mut(pointer)
+            && let Some(text) = value.as_str().and_then(moment::go_of_rfc3339)
+        {
+            *value = Value::String(text);
+        }
+    }
+    for check in ["/Config/Healthcheck", "/Config/StartupHealthCheck"] {
+        for field in ["Interval", "Timeout", "StartPeriod", "StartInterval"] {
+            if let Some(value) = document.pointer_mut(&format!("{check}/{field}"))
+                && let Some(nanoseconds) = value.as_f64()
+            {
+                *value = Value::String(top::go_duration(nanoseconds / 1e9));
+            }
+        }
     }
     document
 }

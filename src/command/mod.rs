@@ -188,11 +188,14 @@ fn usage(path: &str, error: clap::Error) -> Result<ExitCode> {
         present::text(&error.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let text = error.to_string();
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let message = text.split("\n\n").next().unwrap_or(text).trim().replace('\n', " ");
-    let verb = path.strip_prefix("coracle ").unwrap_or(path);
-    Err(Failure::new(Kind::Engine, format!("{verb}: {message}"))
+    let message = flag::words_of_pflag(&error).unwrap_or_else(|| {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        let message = text.split("\n\n").next().unwrap_or(text).trim().replace('\n', " ");
+        let verb = path.strip_prefix("coracle ").unwrap_or(path);
+        format!("{verb}: {message}")
+    });
+    Err(Failure::new(Kind::Engine, message)
         .hint(format!("`{path} --help` shows the options"))
         .into())
 }

@@ -5,7 +5,8 @@ use super::flag::container::{Container, is_passthrough};
 use super::{create, present};
 use crate::engine::attach::{self, Seat};
 use crate::engine::create::Wish;
-use crate::engine::{Engine, remove, start};
+use crate::engine::{Engine, image, remove, start};
+use crate::failure;
 use crate::state::container::ContainerRecord;
 use crate::supervisor::client::{self, Keys};
 use anyhow::{Result, bail, ensure};
@@ -64,14 +65,29 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let wish = start::Wish { prepare_only: false, attach: Some(watch) };
     let started = start::start(engine, &record.id, wish).inspect_err(|_| clean_up(engine, &record))?;
     let code = attach::exit_code(attach::sit(started, seat, &signals)?)?;
+    if record.spec.lifecycle.remove_image {
+        remove_image(engine, &record);
+    }
     Ok(ExitCode::from(code as u8))
+}
+
+/// `--rmi`: the image goes with its last container; one that others use stays, and that is said.
+fn remove_image(engine: &Engine, record: &ContainerRecord) {
+    if let Some(image) = &record.image
+        && let Err(error) = image::remove(engine, &image.name, image::Removal::default())
+    {
+        eprintln!("coracle: {}", failure::message_of(&error));
+    }
 }
 
 /// The wish, with what `create` has not.
 fn into_wish(args: Args, engine: &Engine) -> Result<Wish> {
-    let Args { attach, preserve_fds, preserve_fd, passwd, rmi, mut container, .. } = args;
+    let Args { detach, attach, preserve_fds, preserve_fd, passwd, rmi, mut container, .. } = args;
     super::flag::refuse("--preserve-fd", !preserve_fd.is_empty())?;
-    super::flag::refuse("--rmi", rmi)?;
+    if rmi {
+        container.lifecycle.rm = true;
+        super::flag::refuse("--rmi with --detach", detach)?;
+    }
     let fds = preserve_fds.unwrap_or(0);
     for fd in 3..3 + fds {
         ensure!(
@@ -86,6 +102,7 @@ fn into_wish(args: Args, engine: &Engine) -> Result<Wish> {
     container.process.passwd = passwd;
     let mut wish = container.into_wish(&Surroundings::of_process(engine))?;
     wish.spec.stdio.preserve_fds = fds;
+    wish.spec.lifecycle.remove_image = rmi;
     if is_passthrough(&wish.spec) {
         ensure!(attach.is_empty(), "cannot specify --attach with --log-driver=passthrough: invalid argument");
         let on_terminal =

@@ -56,7 +56,7 @@ fn change(args: Args, spec: &mut ContainerSpec, around: &Surroundings) -> Result
     }
     ensure!(
         spec.health.as_ref().is_none_or(|health| !health.test.is_empty()),
-        "the container has no health check: name one with --health-cmd"
+        "healthcheck command is not set: name one with --health-cmd"
     );
     if let Some(policy) = &args.restart {
         spec.lifecycle.restart = lifecycle::restart(policy)?;

@@ -76,6 +76,14 @@ pub fn go(time_ns: i64) -> String {
     go_in(time_ns, &TimeZone::system())
 }
 
+/// The same of a time in RFC 3339; `None`: it is none.
+pub fn go_of_rfc3339(text: &str) -> Option<String> {
+    if text == "0001-01-01T00:00:00Z" {
+        return Some("0001-01-01 00:00:00 +0000 UTC".to_owned());
+    }
+    text.parse::<Timestamp>().ok().map(|moment| go(nanoseconds(moment)))
+}
+
 fn go_in(time_ns: i64, zone: &TimeZone) -> String {
     let Ok(moment) = Timestamp::from_nanosecond(i128::from(time_ns)) else { return String::new() };
     let fraction = format!("{:09}", time_ns.rem_euclid(SECOND_NS));

@@ -262,6 +262,8 @@ pub fn list(layout: &Layout) -> Result<Vec<Id>> {
 
 /// Find a container by name, whole id, or unambiguous beginning of an id. `Ok(None)`: there is none.
 pub fn find(layout: &Layout, wanted: &str) -> Result<Option<Id>> {
+    // Docker's names begin with a slash.
+    let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
     if crate::model::id::check_name(wanted).is_err() {
         return Ok(None);
     }

@@ -90,6 +90,11 @@ pub fn remove(layout: &Layout, record: &ContainerRecord) -> Result<()> {
         Err(error) => return Err(error).with_context(|| format!("remove {}", directory.display())),
     }
     name::release(layout, &record.name, &record.id)?;
+    if let Some(path) = &record.spec.lifecycle.cidfile
+        && std::fs::read_to_string(path).is_ok_and(|id| id.trim() == record.id.as_str())
+    {
+        let _ = std::fs::remove_file(path);
+    }
     tree::remove(&grave).with_context(|| format!("remove {}", grave.display()))?;
     event::record(layout, record.event("remove"));
     Ok(())

@@ -75,7 +75,9 @@ impl Container {
         self.health.apply(&mut spec)?;
         spec.process.command = words.collect();
         let pull = self.image.into_pull()?;
-        Ok(Wish { spec, name: self.name.filter(|name| !name.is_empty()), replace: self.replace, pull })
+        // Docker's names begin with a slash.
+        let name = self.name.map(|name| name.strip_prefix('/').unwrap_or(&name).to_owned());
+        Ok(Wish { spec, name: name.filter(|name| !name.is_empty()), replace: self.replace, pull })
     }
 }
 
@@ -124,6 +126,7 @@ mod tests {
         Surroundings {
             env: env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             directory: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/spec/files").into(),
+            rootless: false,
             command_line: Vec::new(),
             id_maps: IdMaps { uid: ids.clone(), gid: ids },
         }

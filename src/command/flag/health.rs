@@ -158,7 +158,10 @@ impl Health {
                 startup
             }
             None if !others => return Ok(()),
-            None => policy.startup.as_mut().context("--health-startup-* options need a --health-startup-cmd")?,
+            None => policy
+                .startup
+                .as_mut()
+                .context("healthcheck command is not set: --health-startup-* options need a --health-startup-cmd")?,
         };
         if let Some(text) = &self.health_startup_interval {
             startup.check.interval = duration(text, "healthcheck-interval")?;

@@ -126,8 +126,11 @@ pub fn host_architecture() -> &'static str {
 /// A file that was named must be there.
 fn authfile(file: Option<String>) -> Result<Option<String>> {
     let Some(file) = file.filter(|file| !file.is_empty()) else { return Ok(None) };
-    std::fs::metadata(&file)
-        .map_err(|error| anyhow::Error::new(error).context(format!("credential file is not accessible: {file}")))?;
+    if let Err(error) = std::fs::metadata(&file) {
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let cause = if missing { "no such file or directory".to_owned() } else { error.to_string() };
+        bail!("credential file is not accessible: faccessat {file}: {cause}");
+    }
     Ok(Some(file))
 }
 

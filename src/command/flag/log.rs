@@ -1,5 +1,6 @@
 //! The log's driver and its options.
 
+use crate::failure::Explain;
 use crate::model::container::{ContainerSpec, LogDriver};
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -51,7 +52,11 @@ fn driver(name: &str) -> Result<LogDriver> {
         "none" => LogDriver::None,
         "passthrough" => LogDriver::Passthrough,
         "passthrough-tty" => LogDriver::PassthroughTty,
-        _ => bail!("invalid log driver {name:?}: k8s-file, json-file, journald, none, passthrough or passthrough-tty"),
+        _ => {
+            return Err(anyhow!("running container create option: invalid log driver: invalid argument")).hint(
+                format!("{name:?} is none of k8s-file, json-file, journald, none, passthrough and passthrough-tty"),
+            );
+        }
     })
 }
 

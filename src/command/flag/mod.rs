@@ -33,6 +33,8 @@ pub struct Surroundings {
     pub env: Vec<(String, String)>,
     /// The working directory.
     pub directory: PathBuf,
+    /// The caller is not root of the machine.
+    pub rootless: bool,
     /// The whole command line, for `inspect`.
     pub command_line: Vec<String>,
     /// The id maps of the user namespace the command works in; empty in the host's own.
@@ -47,6 +49,7 @@ impl Surroundings {
                 .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
             directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            rootless: engine.privilege.rootless,
             command_line: engine.arguments.clone(),
             id_maps: engine.privilege.maps.clone(),
         }
@@ -181,6 +184,34 @@ pub fn as_pflag(command: clap::Command) -> clap::Command {
             _ => arg,
         }
     })
+}
+
+/// What pflag, which docker and podman use, says of these errors; `None`: clap says it better.
+pub fn words_of_pflag(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let argument = text(ContextKind::InvalidArg)?;
+    // `-h, --hostname <NAME>` or `--hostname <NAME>`.
+    let option = argument.split(" <").next().unwrap_or(argument);
+    let option = option.split("[=").next().unwrap_or(option);
+    match error.kind() {
+        ErrorKind::UnknownArgument if argument.starts_with("--") => Some(format!("unknown flag: {argument}")),
+        ErrorKind::UnknownArgument if argument.starts_with('-') => {
+            Some(format!("unknown shorthand flag: '{}' in {argument}", argument.trim_start_matches('-')))
+        }
+        ErrorKind::InvalidValue if text(ContextKind::InvalidValue) == Some("") && argument.starts_with('-') => {
+            Some(format!("flag needs an argument: {option}"))
+        }
+        ErrorKind::ValueValidation if argument.starts_with('-') => {
+            let value = text(ContextKind::InvalidValue).unwrap_or_default();
+            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            Some(format!("invalid argument {value:?} for {option:?} flag{cause}"))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

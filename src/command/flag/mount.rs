@@ -81,6 +81,10 @@ impl Mount {
         spec.read_only_tmpfs = self.read_only_tmpfs;
         spec.devices = self.device.iter().map(|word| device(word)).collect::<Result<_>>()?;
         spec.device_rules = csv(&self.device_cgroup_rule)?;
+        ensure!(
+            spec.device_rules.is_empty() || !around.rootless,
+            "device cgroup rules are not supported in rootless mode or in a user namespace"
+        );
         spec.device_rules.iter().try_for_each(|rule| check_device_rule(rule))
     }
 }
@@ -444,13 +448,14 @@ fn check_device_rule(rule: &str) -> Result<()> {
         bail!("invalid device cgroup rule requires type, major:Minor, and access rules: {rule:?}");
     };
     ensure!(["a", "b", "c"].contains(&kind), "invalid device type in device-access-add: {kind}");
-    let number = |text: &str| text == "*" || text.parse::<u32>().is_ok();
     let (major, minor) = numbers.split_once(':').unwrap_or((numbers, "*"));
-    ensure!(number(major) && number(minor), "invalid device numbers in device cgroup rule: {numbers:?}");
-    ensure!(
-        !access.is_empty() && access.bytes().all(|byte| b"rwm".contains(&byte)),
-        "invalid device access in device-access-add: {access}"
-    );
+    for number in [major, minor].into_iter().filter(|number| *number != "*") {
+        ensure!(number.parse::<u32>().is_ok(), "strconv.ParseUint: parsing {number:?}: invalid syntax");
+    }
+    ensure!(!access.is_empty(), "invalid device access in device-access-add: {access}");
+    if let Some(letter) = access.chars().find(|letter| !"rwm".contains(*letter)) {
+        bail!("invalid device access in device-access-add: {letter}");
+    }
     Ok(())
 }
 

@@ -99,6 +99,9 @@ pub struct Resource {
     /// Size of the tmpfs mounts of systemd mode
     #[arg(long, value_name = "SIZE", hide = true)]
     pub shm_size_systemd: Option<String>,
+    /// Accepted for docker's sake, without effect since cgroup v2
+    #[arg(long, value_name = "SIZE", hide = true)]
+    pub kernel_memory: Option<String>,
     /// Class of service of Intel RDT
     #[arg(long, value_name = "CLASS", hide = true)]
     pub rdt_class: Option<String>,
@@ -110,6 +113,9 @@ pub struct Resource {
 impl Resource {
     /// Into the spec.
     pub fn apply(self, spec: &mut ContainerSpec) -> Result<()> {
+        if self.kernel_memory.is_some() {
+            eprintln!("The --kernel-memory flag is no longer supported. This flag is a noop.");
+        }
         super::refuse("--rdt-class", self.rdt_class.is_some())?;
         super::refuse("--shm-size-systemd", self.shm_size_systemd.is_some())?;
         super::refuse("--storage-opt", !self.storage_opt.is_empty())?;
@@ -282,7 +288,13 @@ fn ulimit(word: &str) -> Result<Ulimit> {
         Some((soft, hard)) => (value(soft)?, value(hard)?),
         None => (value(values)?, value(values)?),
     };
-    ensure!(soft <= hard, "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}");
+    let shown = |limit: u64| if limit == u64::MAX { "-1 (unlimited)".to_owned() } else { limit.to_string() };
+    ensure!(
+        soft <= hard,
+        "ulimit soft limit must be less than or equal to hard limit: soft: {}, hard: {}",
+        shown(soft),
+        shown(hard)
+    );
     Ok(Ulimit { name: name.to_owned(), soft, hard })
 }
 

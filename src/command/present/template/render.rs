@@ -135,10 +135,13 @@ impl<'a> State<'a, '_> {
     fn command(&mut self, command: &'a Command, dot: &Item<'a>, last: Option<Item<'a>>) -> Result<Item<'a>> {
         let Some((first, rest)) = command.operands.split_first() else { bail!("template: format: empty command") };
         let Base::Function(name) = &first.base else {
-            if !rest.is_empty() {
-                bail!(at(first, format_args!("can't give argument to non-function {}", first.text())));
-            }
-            return self.operand(first, dot);
+            return match rest {
+                [] => self.operand(first, dot),
+                [argument] if first.fields.last().is_some_and(|name| name == "Label") => {
+                    self.label(first, argument, dot)
+                }
+                _ => bail!(at(first, format_args!("can't give argument to non-function {}", first.text()))),
+            };
         };
         let mut arguments = Vec::with_capacity(rest.len() + 1);
         // `and` and `or` stop at the first operand that decides.
@@ -161,6 +164,14 @@ impl<'a> State<'a, '_> {
         let value = function::call(name, &arguments)
             .map_err(|error| anyhow::anyhow!(at(first, format_args!("error calling {name}: {error}"))))?;
         self.chain(Cow::Owned(value), first)
+    }
+
+    /// `.Label "KEY"`, the one method that docker's and podman's lists have: empty where there is no such label.
+    fn label(&mut self, labels: &'a Operand, key: &'a Operand, dot: &Item<'a>) -> Result<Item<'a>> {
+        let labels = self.operand(labels, dot)?;
+        let key = self.operand(key, dot)?;
+        let value = labels.get(key.as_str().unwrap_or_default());
+        Ok(Cow::Owned(value.cloned().unwrap_or_else(|| Value::String(String::new()))))
     }
 
     fn operand(&mut self, operand: &'a Operand, dot: &Item<'a>) -> Result<Item<'a>> {
