@@ -8,4 +8,5 @@ mod support;
 mod cli;
 mod document;
 mod leak;
+mod oci;
 mod tidy;

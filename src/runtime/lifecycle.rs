@@ -9,7 +9,9 @@ mod create;
 mod exec;
 mod record;
 
-pub use create::{Console, CreateRequest, create, parse_spec, run};
+#[cfg(test)]
+pub use create::parse_spec;
+pub use create::{Console, CreateRequest, create, run};
 pub use exec::{ExecRequest, exec};
 pub use record::{Container, Record, Root, Status, default_root};
 

@@ -1,0 +1,9 @@
+//! The OCI runtime's command line, driven as containerd, CRI-O and podman drive a runtime.
+
+mod attack;
+mod bundle;
+mod console;
+mod consumer;
+mod life;
+mod process;
+mod rootfs;
