@@ -7,6 +7,7 @@ mod support;
 
 mod cli;
 mod document;
+mod kernel;
 mod leak;
 mod oci;
 mod tidy;

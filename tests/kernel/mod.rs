@@ -1,0 +1,4 @@
+//! What the kernel shows, from inside and outside.
+
+mod pty;
+mod signals;
