@@ -27,6 +27,7 @@ impl Place {
         let Some((transport, rest)) = text.split_once(':') else { return Ok(None) };
         let place = match transport {
             "docker" => match rest.strip_prefix("//") {
+                Some("") => bail!("`{text}` names nothing after its transport"),
                 Some(name) => Place::Registry(name.to_owned()),
                 // `docker:TAG` is an image called docker.
                 None => return Ok(None),
