@@ -32,7 +32,7 @@ pub fn create_in_root(root: BorrowedFd<'_>, path: &[u8], flags: OFlag, mode: Mod
         .mode(mode)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     // EAGAIN: a rename somewhere made the kernel unsure that `..` stayed inside; it asks to try again.
-    for _ in 0..64 {
+    for _ in 0..1 << 16 {
         match openat2(root, OsStr::from_bytes(path), how) {
             Err(Errno::EAGAIN) => {}
             result => return result,

@@ -21,10 +21,10 @@ use crate::runtime::idmap;
 use crate::runtime::plan::{self, Plan, PlanOptions};
 use crate::state::container::{self, ContainerRecord, State};
 use crate::state::layout::Layout;
-use crate::storage::{layer, overlay};
+use crate::storage::{layer, overlay, tree};
 use crate::sys::{fd, mount};
 use anyhow::{Context, Result};
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::OFlag;
 use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
@@ -262,10 +262,8 @@ impl Accounts {
 
 /// The text of a small regular file inside; empty when it is not there. A fifo, device or huge file is refused.
 fn read_inside(rootfs: BorrowedFd<'_>, path: &str) -> Result<String> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = match openat2(rootfs, path, how) {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = match tree::open_in_root(rootfs, path.as_bytes(), flags) {
         Ok(file) => File::from(file),
         Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR | nix::errno::Errno::ELOOP) => {
             return Ok(String::new());
@@ -289,10 +287,7 @@ fn read_inside(rootfs: BorrowedFd<'_>, path: &str) -> Result<String> {
 fn work_directory(request: &Request<'_>, rootfs: BorrowedFd<'_>, user: &user::Resolved) -> Result<()> {
     let spec = &request.record.spec;
     let Some(directory) = spec.process.workdir.as_deref() else { return Ok(()) };
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    if openat2(rootfs, directory, how).is_ok() {
+    if tree::open_in_root(rootfs, directory.as_bytes(), OFlag::O_PATH | OFlag::O_DIRECTORY).is_ok() {
         return Ok(());
     }
     let covered = |target: &str| Path::new(directory).starts_with(target);

@@ -10,12 +10,13 @@ use crate::failure::{Failure, Kind};
 use crate::model::container::NamespaceMode;
 use crate::model::mount::{Mount, MountOptions, MountSource, OverlayDirs};
 use crate::model::user::IdRange;
-use crate::storage::overlay;
+use crate::storage::{overlay, tree};
 use crate::storage::volume::{self, Volume};
 use crate::sys::mount;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::OFlag;
+use std::os::unix::ffi::OsStrExt;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Gid, Uid};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -235,22 +236,18 @@ fn below(directory: &Path, subpath: &str) -> Result<OwnedFd> {
 }
 
 fn open_below(root: BorrowedFd<'_>, subpath: &str) -> Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    openat2(root, subpath.trim_start_matches('/'), how).with_context(|| format!("open subpath {subpath}"))
+    tree::open_in_root(root, subpath.trim_start_matches('/').as_bytes(), OFlag::O_PATH)
+        .with_context(|| format!("open subpath {subpath}"))
 }
 
 /// Make a directory inside with its parents, each step on a descriptor, links followed inside only (CVE-2026-55686).
 pub(super) fn make_directory(rootfs: BorrowedFd<'_>, path: &str, owner: Option<(u32, u32)>) -> Result<()> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let what = || format!("make {path} in the container");
     let mut reached = PathBuf::from("/");
     for component in Path::new(path).components() {
         let Component::Normal(name) = component else { continue };
-        let parent = openat2(rootfs, &reached, how).with_context(what)?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let parent = tree::open_in_root(rootfs, reached.as_os_str().as_bytes(), flags).with_context(what)?;
         reached.push(name);
         match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
             Ok(()) => {
