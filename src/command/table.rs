@@ -105,7 +105,9 @@ pub const VERBS: &[Entry] = &[
         name: "network",
         about: "Manage networks",
         entries: &[
+            verb!("connect" => network::connect, Outside),
             verb!("create" => network::create, Outside),
+            verb!("disconnect" => network::disconnect, Outside),
             verb!("exists" => network::exists, Outside),
             verb!("inspect" => network::inspect, Outside),
             verb!("ls" | "list" => network::ls, Outside),

@@ -1,16 +1,19 @@
 //! Networks: make, find, show, change and remove them; join and leave them while a container lives.
 
-use crate::engine::Engine;
-use crate::failure::{Failure, Kind};
+use crate::engine::{Engine, remove};
+use crate::failure::{self, Failure, Kind};
 use crate::model::id::Id;
-use crate::model::network::NetworkMode;
+use crate::model::network::{Endpoint, NetworkMode};
 use crate::network::attach::{DEFAULT_NETWORK, canonical_name};
 use crate::network::create::{self, Wish};
 use crate::network::host::Host;
-use crate::network::option;
+use crate::network::{ipam, option};
 use crate::state::container::{self, ContainerRecord};
 use crate::state::event::{self, Event};
+use crate::state::lock::{self, Mode, Rank};
 use crate::state::network::{self, Member, NetworkRecord};
+use crate::supervisor::client;
+use crate::supervisor::message::Request;
 use anyhow::{Context, Result};
 use std::net::IpAddr;
 
@@ -124,10 +127,90 @@ pub fn remove(engine: &Engine, record: &NetworkRecord) -> Result<()> {
 }
 
 /// `network rm --force`: remove the containers that use it. `time_s`: how long running ones may take to stop.
-pub fn remove_users(engine: &Engine, record: &NetworkRecord, _time_s: Option<i64>) -> Result<()> {
-    let Some(first) = users(engine, record)?.into_iter().next() else { return Ok(()) };
-    Err(Failure::new(Kind::Engine, format!("remove container {} of network {}", first.name, record.name))
-        .hint(format!("`coracle rm --force {}` removes it", first.name))
+pub fn remove_users(engine: &Engine, record: &NetworkRecord, time_s: Option<i64>) -> Result<()> {
+    let wish = remove::Wish { force: true, volumes: true, timeout_s: time_s, dependents: true };
+    for user in users(engine, record)? {
+        // One that went as another's dependent is as good as removed.
+        if engine.layout.container(&user.id).exists() {
+            remove::remove(engine, &user.id, wish)?;
+        }
+    }
+    Ok(())
+}
+
+/// `network connect`: a running container joins at once, and from now on with each start.
+pub fn connect(engine: &Engine, network: &str, container: &str, endpoint: Endpoint) -> Result<()> {
+    let id = find_container(engine, container)?;
+    let record = find(engine, network)?;
+    let endpoint = Endpoint { network: record.name.clone(), ..endpoint };
+    ipam::check_wanted(&record, &endpoint.addresses)?;
+    let _guard = lock::lock(&engine.layout.container(&id), Rank::Container, Mode::Exclusive)?;
+    let mut container = ContainerRecord::load(&engine.layout, &id)?;
+    let name = container.name.clone();
+    let endpoints = endpoints_of(&mut container)?;
+    if endpoints.iter().any(|other| canonical_name(&other.network) == record.name) {
+        let message =
+            format!("container {} is already connected to network {:?}: network is already connected", id, record.name);
+        return Err(Failure::new(Kind::Engine, message).into());
+    }
+    endpoints.push(endpoint.clone());
+    if let Some(connection) = client::connect(&engine.layout, &id)? {
+        connection
+            .ask(&Request::Connect(endpoint), &[])
+            .with_context(|| format!("connect {name} to {}", record.name))?;
+    }
+    container.save(&engine.layout)?;
+    tell(engine, &record, "connect", id.as_str());
+    Ok(())
+}
+
+/// `network disconnect`: the reverse of [`connect`]. `force`: it is no error if the container is gone.
+pub fn disconnect(engine: &Engine, network: &str, container: &str, force: bool) -> Result<()> {
+    let id = match find_container(engine, container) {
+        Err(error) if force && failure::kind_of(&error) == Kind::Missing => return Ok(()),
+        found => found?,
+    };
+    let record = find(engine, network)?;
+    let _guard = lock::lock(&engine.layout.container(&id), Rank::Container, Mode::Exclusive)?;
+    let mut container = ContainerRecord::load(&engine.layout, &id)?;
+    let name = container.name.clone();
+    let endpoints = endpoints_of(&mut container)?;
+    let before = endpoints.len();
+    endpoints.retain(|other| canonical_name(&other.network) != record.name);
+    if endpoints.len() == before {
+        let message =
+            format!("container {} is not connected to network {:?}: network is not connected", id, record.name);
+        return Err(Failure::new(Kind::Engine, message).into());
+    }
+    if let Some(connection) = client::connect(&engine.layout, &id)? {
+        let request = Request::Disconnect(record.name.clone());
+        connection.ask(&request, &[]).with_context(|| format!("disconnect {name} from {}", record.name))?;
+    }
+    container.save(&engine.layout)?;
+    tell(engine, &record, "disconnect", id.as_str());
+    Ok(())
+}
+
+fn find_container(engine: &Engine, name: &str) -> Result<Id> {
+    container::find(&engine.layout, name)?.ok_or_else(|| {
+        let message = format!("no container with name or ID \"{name}\" found: no such container");
+        Failure::new(Kind::Missing, message).into()
+    })
+}
+
+/// The networks of a container whose mode allows them to change.
+fn endpoints_of(container: &mut ContainerRecord) -> Result<&mut Vec<Endpoint>> {
+    let word = match &mut container.spec.network.mode {
+        Some(NetworkMode::Networks(endpoints)) => return Ok(endpoints),
+        Some(NetworkMode::Host) => "host",
+        Some(NetworkMode::None) => "none",
+        Some(NetworkMode::Pasta(_)) => "pasta",
+        Some(NetworkMode::Container(_)) => "container",
+        Some(NetworkMode::Path(_)) => "ns",
+        None => "default",
+    };
+    Err(Failure::new(Kind::Engine, format!("\"{word}\" is not supported: invalid network mode"))
+        .hint("containers that were created with `--network bridge` or with networks can join and leave others")
         .into())
 }
 

@@ -57,6 +57,18 @@ pub fn hosts(hosts: &Hosts<'_>) -> String {
     text
 }
 
+/// The text of /etc/hosts with the container's own lines exchanged; what others wrote into it stays.
+pub fn exchange(text: &str, old: &[(IpAddr, Vec<String>)], new: &[(IpAddr, Vec<String>)]) -> String {
+    let line = |(address, names): &(IpAddr, Vec<String>)| format!("{address}\t{}\n", names.join(" "));
+    let old: Vec<String> = old.iter().map(line).collect();
+    let mut kept: String = text.split_inclusive('\n').filter(|one| !old.iter().any(|line| line == one)).collect();
+    if !kept.is_empty() && !kept.ends_with('\n') {
+        kept.push('\n');
+    }
+    kept.extend(new.iter().map(line));
+    kept
+}
+
 /// What goes into /etc/resolv.conf.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -122,6 +134,16 @@ mod tests {
             "10.9.9.9\tdb\n127.0.0.1\tlocalhost\n127.0.1.1\tbox\n::1\tlocalhost\n10.0.0.1\thost.containers.internal host.docker.internal\n10.0.0.2\tweb 0123456789ab\n"
         );
         assert_eq!(hosts(&Hosts::default()), "127.0.0.1\tlocalhost\n::1\tlocalhost\n");
+    }
+
+    #[test]
+    fn own_lines_are_exchanged() {
+        let names = vec!["web".to_owned()];
+        let old = [(IpAddr::from([10, 0, 0, 2]), names.clone())];
+        let new = [(IpAddr::from([10, 0, 0, 2]), names.clone()), (IpAddr::from([10, 1, 0, 2]), names)];
+        let text = "127.0.0.1\tlocalhost\n10.0.0.2\tweb\n10.9.9.9 mine";
+        let expected = "127.0.0.1\tlocalhost\n10.9.9.9 mine\n10.0.0.2\tweb\n10.1.0.2\tweb\n";
+        assert_eq!(exchange(text, &old, &new), expected);
     }
 
     #[test]

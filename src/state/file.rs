@@ -45,6 +45,14 @@ pub fn replace(path: &Path, content: &[u8], durability: Durability) -> std::io::
     sync_parent(path, durability)
 }
 
+/// Write a file where it is, for one that is bound into a container by its inode. Not whole or absent: for RUN only, and
+/// for readers that read again.
+pub fn rewrite(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    fault::point("rewrite", path)?;
+    let mut file = OpenOptions::new().write(true).truncate(true).open(path)?;
+    file.write_all(content)
+}
+
 /// Add one record to a file, making it if need be: one `write` at the end, so that records of several writers never mix.
 pub fn append(path: &Path, record: &[u8]) -> std::io::Result<()> {
     fault::point("append", path)?;

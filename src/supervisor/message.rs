@@ -7,7 +7,8 @@
 //!  Attach{..} + fds                     ──────────▶
 //!                                       ◀──────────   Attached{terminal} + input         or Failed
 //!  CloseInput                           ──────────▶   (no answer)
-//!  Begin | Signal | Pause | Unpause     ──────────▶
+//!  Begin | Signal | Pause | Unpause
+//!  | Connect | Disconnect               ──────────▶
 //!                                       ◀──────────   Done                               or Failed
 //!  Stop | Wait                          ──────────▶   … the container ends, everything is released …
 //!                                       ◀──────────   Exited{code}, also to all who attached
@@ -19,6 +20,7 @@
 //! means that the supervisor was killed.
 
 use crate::failure::{self, Failure, Kind};
+use crate::model::network::Endpoint;
 use crate::sys::socket;
 use crate::sys::terminal::Size;
 use anyhow::{Context, Result};
@@ -59,6 +61,10 @@ pub enum Request {
     Unpause,
     /// Tell me when it has ended.
     Wait,
+    /// Join another network.
+    Connect(Endpoint),
+    /// Leave the network of this name.
+    Disconnect(String),
 }
 
 /// How to start.

@@ -451,6 +451,18 @@ impl House {
                 self.thaw()?;
                 return Ok(Some(Reply::Done));
             }
+            Request::Connect(endpoint) => {
+                let House { network, status, .. } = self;
+                network.connect(&endpoint, &mut |network| status.note_network(network))?;
+                status.change(|status| status.network = serde_json::to_value(&*network).unwrap_or_default());
+                return Ok(Some(Reply::Done));
+            }
+            Request::Disconnect(name) => {
+                let House { network, status, .. } = self;
+                network.disconnect(&name, &mut |network| status.note_network(network))?;
+                status.change(|status| status.network = serde_json::to_value(&*network).unwrap_or_default());
+                return Ok(Some(Reply::Done));
+            }
         }
         Ok(None)
     }

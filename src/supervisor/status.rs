@@ -1,9 +1,12 @@
 //! `status.json`: what a supervisor says of its container, for everybody to read.
 
+use super::acquire::Attachments;
 use crate::model::id::Id;
+use crate::network::attach::Attached;
 use crate::state::container::{Status, VERSION};
 use crate::state::file::{self, Durability};
 use crate::state::layout::Layout;
+use anyhow::Result;
 use std::path::PathBuf;
 
 /// The status and its file; this process is its only writer.
@@ -35,5 +38,13 @@ impl StatusFile {
     pub fn change(&mut self, change: impl FnOnce(&mut Status)) {
         change(&mut self.status);
         let _ = file::replace_json(&self.path, &self.status, Durability::Volatile);
+    }
+
+    /// The networks have changed, or are about to: whoever finds us dead must know what to release.
+    pub fn note_network(&self, network: &Attached) -> Result<()> {
+        let path = self.path.with_file_name("attachments.json");
+        let mut held: Attachments = file::read_json(&path)?.unwrap_or_default();
+        held.network = serde_json::to_value(network)?;
+        file::replace_json(&path, &held, Durability::Volatile)
     }
 }

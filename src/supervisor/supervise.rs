@@ -231,6 +231,10 @@ fn one_life(
     {
         held.cgroup = serde_json::Value::Null;
     }
+    if house.network.id.is_some() {
+        // It may have joined and left networks meanwhile.
+        held.network = serde_json::to_value(&house.network).unwrap_or_default();
+    }
     house.network = Attached::default();
     // What cannot be released now is in `attachments.json` no more; `system check` finds it.
     let _ = acquire::release(place.layout, &held);

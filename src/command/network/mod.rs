@@ -1,6 +1,8 @@
 //! `coracle network`: one file per verb.
 
+pub mod connect;
 pub mod create;
+pub mod disconnect;
 pub mod exists;
 pub mod inspect;
 pub mod ls;

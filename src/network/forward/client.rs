@@ -8,9 +8,11 @@ use crate::sys::socket;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A connection to the forwarder.
 #[derive(Debug)]
@@ -78,6 +80,21 @@ impl Client {
         Ok(())
     }
 
+    /// Ports that led to one of these addresses lead to `target` of the same family instead, if there is one.
+    pub fn retarget(&mut self, left: &[IpAddr], target: impl Fn(bool) -> Option<IpAddr>) -> Result<()> {
+        let mut changed = false;
+        for (port, _) in &mut self.ports {
+            if left.contains(&port.target.ip())
+                && let Some(next) = target(port.target.is_ipv4())
+            {
+                port.target.set_ip(next);
+                changed = true;
+            }
+        }
+        // A new connection says all ports anew, and the end of the old one takes the old ones back.
+        if changed { self.restart() } else { Ok(()) }
+    }
+
     /// Whether the forwarder is gone (it may have been killed).
     pub fn has_ended(&self) -> bool {
         let mut files = [PollFd::new(self.connection.as_fd(), PollFlags::POLLIN)];
@@ -93,21 +110,37 @@ impl Client {
     }
 }
 
+/// How long a forwarder that was killed may take to be gone: it still takes connections while the kernel closes its files.
+const DYING: Duration = Duration::from_secs(5);
+
 fn connect(layout: &Layout, kept: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, OwnedFd)> {
-    let connection = {
-        let _guard = lock(layout, true)?;
-        let path = socket_path(layout);
-        match socket::connect_to(&path) {
-            Ok(connection) => connection,
-            Err(_) => {
-                start(layout)?;
-                socket::connect_to(&path).context("connect to the forwarder")?
-            }
-        }
-    };
     let kept: Vec<BorrowedFd<'_>> = kept.into_iter().collect();
-    let namespace = enter(&connection, &kept)?;
-    Ok((connection, namespace))
+    let deadline = Instant::now() + DYING;
+    loop {
+        let connection = connect_or_start(layout)?;
+        match enter(&connection, &kept) {
+            Ok(namespace) => return Ok((connection, namespace)),
+            Err(error) if is_told(&error) || Instant::now() >= deadline => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// Whether the forwarder itself gave the error, rather than ended.
+fn is_told(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failure>().is_some()
+}
+
+fn connect_or_start(layout: &Layout) -> Result<OwnedFd> {
+    let _guard = lock(layout, true)?;
+    let path = socket_path(layout);
+    match socket::connect_to(&path) {
+        Ok(connection) => Ok(connection),
+        Err(_) => {
+            start(layout)?;
+            socket::connect_to(&path).context("connect to the forwarder")
+        }
+    }
 }
 
 fn enter(connection: &OwnedFd, kept: &[BorrowedFd<'_>]) -> Result<OwnedFd> {
