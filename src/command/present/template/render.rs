@@ -230,7 +230,7 @@ fn null<'a>() -> Item<'a> {
 }
 
 /// The key itself, else the key that differs only in how JSON documents write it (`.IPv6Enabled` for
-/// `ipv6_enabled`): podman's templates use the names of the program's types, its JSON other ones.
+/// `ipv6_enabled`, `.ID` for `Id`): podman's templates use the names of the program's types, its JSON other ones.
 fn lookup<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
     object.get(name).or_else(|| {
         if !name.starts_with(|first: char| first.is_ascii_uppercase()) {
@@ -238,8 +238,7 @@ fn lookup<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
         }
         let same = |key: &str| {
             let mut letters = key.chars().filter(|letter| *letter != '_').map(|letter| letter.to_ascii_lowercase());
-            key.starts_with(|first: char| first.is_ascii_lowercase())
-                && name.chars().all(|letter| letters.next() == Some(letter.to_ascii_lowercase()))
+            name.chars().all(|letter| letters.next() == Some(letter.to_ascii_lowercase()))
                 && letters.next().is_none()
         };
         object.iter().find(|(key, _)| same(key)).map(|(_, value)| value)
