@@ -101,6 +101,37 @@ pub fn remove(path: &Path) -> Result<()> {
     remove_at(parent.as_fd(), &name).with_context(context)
 }
 
+/// Give a file or directory and all below it to an owner, links themselves and not what they lead to.
+pub fn give(path: &Path, owner: (u32, u32)) -> Result<()> {
+    let context = || format!("change the owner of {}", path.display());
+    let (uid, gid) = (Some(owner.0.into()), Some(owner.1.into()));
+    nix::unistd::fchownat(nix::fcntl::AT_FDCWD, path, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).with_context(context)?;
+    if std::fs::symlink_metadata(path).with_context(context)?.is_dir() {
+        give_content(open_directory(path)?, owner).with_context(context)?;
+    }
+    Ok(())
+}
+
+fn give_content(directory: OwnedFd, owner: (u32, u32)) -> nix::Result<()> {
+    let mut stream = Dir::from_fd(directory.try_clone().map_err(|_| Errno::EMFILE)?)?;
+    for entry in stream.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let (uid, gid) = (Some(owner.0.into()), Some(owner.1.into()));
+        nix::unistd::fchownat(&directory, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match nix::fcntl::openat(&directory, name, flags, Mode::empty()) {
+            Ok(below) => give_content(below, owner)?,
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Bytes and inodes under a directory, each inode once: what `du` counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

@@ -186,7 +186,9 @@ fn finish(
     source: &Path,
 ) -> Result<OwnedFd> {
     if wanted.options.chown {
-        return Err(Failure::new(Kind::Engine, format!("{}: the option U is not there yet", user.uid)).into());
+        let maps = &request.record.id_maps;
+        let owner = (outside(&maps.uid, user.uid), outside(&maps.gid, user.gid));
+        tree::give(source, owner).context("give the files to the container's user (U)")?;
     }
     match &wanted.options.overlay {
         None => Ok(descriptor),
