@@ -90,7 +90,7 @@ impl Target<'_> {
             image.layers.len(),
             diff_ids.len()
         );
-        let names = image.repo_tags.iter().flatten().map(|name| Reference::parse(name).map(Reference::or_latest));
+        let names = image.repo_tags.iter().flatten().map(|name| Reference::parse_local(name));
         let names = names.collect::<Result<Vec<_>>>()?;
         let claims = Claim::take_all(self.layout, diff_ids.iter().map(Digest::hex))?;
         let mut taken = Taken::default();
