@@ -23,6 +23,7 @@ mod pull;
 mod push;
 mod runtime;
 mod search;
+mod system;
 mod table;
 
 mod artifact;

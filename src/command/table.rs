@@ -146,7 +146,13 @@ pub const VERBS: &[Entry] = &[
     Entry::Group {
         name: "system",
         about: "Manage coracle itself",
-        entries: &[verb!("events" => events, Outside), verb!("info" => info, Outside)],
+        entries: &[
+            verb!("check" => system::check, Inside),
+            verb!("df" => system::df, Inside),
+            verb!("events" => events, Outside),
+            verb!("info" => info, Outside),
+            verb!("prune" => system::prune, Inside),
+        ],
     },
     verb!("update" => update, Outside),
     verb!("version" => version, Outside),

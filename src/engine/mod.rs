@@ -10,6 +10,7 @@ pub mod archive;
 pub mod copy;
 pub mod create;
 pub mod diff;
+pub mod disk;
 pub mod event;
 pub mod exec;
 pub mod filter;

@@ -1,0 +1,5 @@
+//! The verbs of `coracle system` that are about the store as a whole.
+
+pub mod check;
+pub mod df;
+pub mod prune;
