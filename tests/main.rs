@@ -9,5 +9,6 @@ mod cli;
 mod document;
 mod kernel;
 mod leak;
+mod machine;
 mod oci;
 mod tidy;
