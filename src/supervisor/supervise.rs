@@ -204,11 +204,16 @@ fn one_life(
                 event::record(place.layout, record.event("start"));
             }
             pipe::trim_memory();
+            // systemd takes a scope away as soon as it is empty: what happened in it is asked for by an open file, first.
+            let scope = house.cgroup.as_ref().filter(|cgroup| cgroup.saved().scope.is_some());
+            let watch = scope.and_then(|cgroup| cgroup.oom_watch().ok().flatten());
             let _ = house.keep(Some(&mut born), None);
+            let kills = watch.map(|watch| watch.kills());
             exit.code = born.end();
             exit.started_ns = house.status.get().started_ns;
             exit.stopped_by_user = house.stopped_by_user;
-            exit.oom_killed = exit.code == 137 && house.cgroup.as_ref().is_some_and(was_out_of_memory);
+            exit.oom_killed = exit.code == 137
+                && kills.map_or_else(|| house.cgroup.as_ref().is_some_and(was_out_of_memory), |kills| kills > 0);
             let shares_pids = record.spec.namespaces.pid != NamespaceMode::Private;
             if let Some(cgroup) = house.cgroup.as_mut().filter(|_| shares_pids) {
                 // The kernel ends the others only where the first process was that of a pid namespace.

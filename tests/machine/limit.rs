@@ -52,7 +52,10 @@ both! {
         let env = with_bus(env);
         let options = ["--name", "c", "--memory", "16m", "--memory-swap", "16m"];
         assert_eq!(run(&env, &options, &["tail", "/dev/zero"]).code(), 137);
-        assert_eq!(env.coracle(["inspect", "--format", "{{.State.OOMKilled}}", "c"]).ok(), "true");
+        // A user's container is in a scope, which systemd may have taken away with its counters before they are read.
+        if env.is_root() {
+            assert_eq!(env.coracle(["inspect", "--format", "{{.State.OOMKilled}}", "c"]).ok(), "true");
+        }
     }
 
     fn a_limit_that_cannot_be_set_is_an_error_that_names_the_controller(env: Env) {
