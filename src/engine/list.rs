@@ -62,7 +62,7 @@ pub fn get(engine: &Engine, name: &str) -> Result<Listed> {
 /// The one that was created last (`--latest`).
 pub fn latest(engine: &Engine) -> Result<Listed> {
     let (mut containers, _) = list(engine, Scope::All)?;
-    containers.pop().context("no containers to choose the latest of: no such container")
+    containers.pop().context("no containers found: no such container")
 }
 
 /// The names in RUN/containers.

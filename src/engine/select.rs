@@ -1,6 +1,6 @@
 //! Which containers a command is about: names, `--all`, `--latest`, `--filter`, `--cidfile`.
 
-use crate::engine::filter::Filters;
+use crate::engine::list::{self, Filters, Listed, Scope};
 use crate::engine::{Engine, create};
 use crate::failure::{Failure, Kind};
 use crate::model::id::Id;
@@ -110,32 +110,19 @@ fn choose_matching(
     candidate: impl Fn(&ContainerRecord, &State) -> bool,
 ) -> Result<Vec<Chosen>> {
     let filters = Filters::parse(engine, &wish.filters)?;
-    let mut found = Vec::new();
-    for id in container::list(&engine.layout)? {
-        // One that is being removed, or whose record is garbage, is not among "all".
-        let Ok(record) = ContainerRecord::load(&engine.layout, &id) else { continue };
-        let state = container::state(&engine.layout, &id)?;
-        let named = |name: &String| *name == record.name || id.as_str().starts_with(name.as_str());
-        if !names.is_empty() && !names.iter().any(named) {
-            continue;
-        }
-        if candidate(&record, &state) && filters.match_container(&record, &state) {
-            found.push((record.created_ns, id));
-        }
-    }
-    found.sort();
-    Ok(found.into_iter().map(|(_, id)| Chosen { shown: id.to_string(), id: Some(id) }).collect())
+    // One that is being removed, or whose record is garbage, is not among "all".
+    let (containers, _) = list::list(engine, Scope::All)?;
+    let named = |container: &Listed| {
+        let record = &container.record;
+        names.is_empty() || names.iter().any(|name| *name == record.name || record.id.as_str().starts_with(name.as_str()))
+    };
+    let chosen = containers.into_iter().filter(|container| {
+        named(container) && candidate(&container.record, &container.state) && filters.hold(container)
+    });
+    Ok(chosen.map(|Listed { record, .. }| Chosen { shown: record.id.to_string(), id: Some(record.id) }).collect())
 }
 
 /// The container that was created last.
 pub fn latest(engine: &Engine) -> Result<Id> {
-    let mut newest: Option<(i64, Id)> = None;
-    for id in container::list(&engine.layout)? {
-        if let Ok(record) = ContainerRecord::load(&engine.layout, &id)
-            && newest.as_ref().is_none_or(|(created_ns, _)| record.created_ns > *created_ns)
-        {
-            newest = Some((record.created_ns, id));
-        }
-    }
-    newest.map(|(_, id)| id).context("no containers found: no such container")
+    list::latest(engine).map(|container| container.record.id)
 }

@@ -1,6 +1,6 @@
 //! Volumes: create, list, remove, prune, inspect, export and import.
 
-use crate::engine::image::moment;
+use crate::engine::moment;
 use crate::engine::{Engine, remove};
 use crate::failure::{Failure, Kind};
 use crate::image::config::rfc3339;
@@ -118,7 +118,7 @@ fn holds(engine: &Engine, volume: &Volume, key: &str, value: &str) -> Result<boo
         "opt" => pair(&volume.options),
         "anonymous" => volume.anonymous == truth(value)?,
         "dangling" => volume::users(&engine.layout, &volume.name)?.is_empty() == truth(value)?,
-        "until" => volume.created_ns < moment(value, now_ns())?,
+        "until" => volume.created_ns < moment::parse(value, now_ns())?,
         "since" | "after" => volume.created_ns > Volume::find(&engine.layout, value)?.created_ns,
         // Decided by prune itself.
         _ => truth(value).map(|_| true)?,

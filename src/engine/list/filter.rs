@@ -27,6 +27,8 @@ pub enum Filter {
     Label(Vec<String>),
     /// Labels none of which may be there.
     NoLabel(Vec<String>),
+    /// Annotations that must all be there.
+    Annotation(Vec<String>),
     /// Words for states.
     Status(Vec<String>),
     /// Exit codes.
@@ -66,13 +68,14 @@ impl std::fmt::Display for Unknown {
 impl std::error::Error for Unknown {}
 
 /// podman's words for states.
-const STATES: [&str; 11] = [
+const STATES: [&str; 12] = [
     "created",
     "initialized",
     "running",
     "stopped",
     "paused",
     "exited",
+    "unknown",
     "removing",
     "stopping",
     "restarting",
@@ -129,6 +132,7 @@ impl Filter {
             }
             "label" => Filter::Label(values),
             "label!" => Filter::NoLabel(values),
+            "annotation" => Filter::Annotation(values),
             "status" => {
                 if let Some(value) = values.iter().find(|value| !STATES.contains(&value.as_str())) {
                     bail!("unknown container state: {value}: invalid argument");
@@ -192,6 +196,7 @@ impl Filter {
             Filter::Name(patterns) => patterns.iter().any(|pattern| pattern.is_match(&record.name)),
             Filter::Label(labels) => labels.iter().all(|label| has_label(&spec.labels, label)),
             Filter::NoLabel(labels) => !labels.iter().any(|label| has_label(&spec.labels, label)),
+            Filter::Annotation(wanted) => wanted.iter().all(|wanted| has_label(&spec.annotations, wanted)),
             Filter::Status(states) => states.iter().any(|state| {
                 let state = if state == "stopped" { "exited" } else { state };
                 container.word() == state
