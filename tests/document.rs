@@ -25,7 +25,10 @@ fn documents_are_what_the_binary_writes() {
         let written = files(&env.path(directory));
         let names: std::collections::BTreeSet<&String> = checked_in.keys().chain(written.keys()).collect();
         let old: Vec<_> = names.into_iter().filter(|name| checked_in.get(*name) != written.get(*name)).collect();
-        assert!(old.is_empty(), "run `coracle document .` in the source directory: not up to date in {directory}/: {old:?}");
+        assert!(
+            old.is_empty(),
+            "run `coracle document .` in the source directory: not up to date in {directory}/: {old:?}"
+        );
     }
 }
 

@@ -1,10 +1,10 @@
 //! `manifest` and `artifact`.
 
+use crate::support::Env;
 use crate::support::coracle::{as_root, both};
 use crate::support::image::{Image, Layer, digest};
 use crate::support::need::need;
 use crate::support::registry::Fake;
-use crate::support::Env;
 use serde_json::{Value, json};
 
 fn layer(name: &str) -> Vec<u8> {

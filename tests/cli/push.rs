@@ -212,7 +212,7 @@ as_root! {
         let registry = format!("docker://{}", fake.name("bad:1"));
         fake.forget(&blob);
         for target in ["oci:bad", "dir:bad2", "containers-storage:bad", &registry] {
-            let text = env.command(["copy", "-q", "--dest-tls-verify=false", "--retry=0", "dir:good", target]).run().fails(125);
+            let text = env.command(["copy", "-q", "--dest-tls-verify=false", "--retry=3", "--retry-delay=1ms", "dir:good", target]).run().fails(125);
             assert!(text.contains("digest") || text.contains("corrupt"), "{target}: {text}");
         }
         assert!(fake.stored_manifest("bad", "1").is_none());
