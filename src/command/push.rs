@@ -117,7 +117,8 @@ impl Refused {
         } = self;
         let encrypts = !encryption_key.is_empty() || !encrypt_layer.is_empty();
         anyhow::ensure!(!encrypts, "--encryption-key: encrypted images are not supported");
-        let signs = [sign_by, sign_by_sigstore, sign_by_sigstore_private_key, sign_by_sq_fingerprint, sign_passphrase_file];
+        let signs =
+            [sign_by, sign_by_sigstore, sign_by_sigstore_private_key, sign_by_sq_fingerprint, sign_passphrase_file];
         if signs.iter().any(|option| option.is_some()) {
             return Err(crate::failure::Failure::new(crate::failure::Kind::Engine, "signing images is not supported")
                 .hint("sign after the push: `cosign sign NAME@DIGEST` with the digest of --digestfile")
@@ -132,8 +133,7 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     args.refused.check()?;
     let progress = Progress::new(args.quiet);
     let how = How { conversion: args.change.conversion(), all: args.all_platforms, platform: None };
-    let digest =
-        copy::push(engine, &args.image, args.destination.as_deref(), args.registry.access()?, how, &progress)?;
+    let digest = copy::push(engine, &args.image, args.destination.as_deref(), args.registry.access()?, how, &progress)?;
     if let Some(path) = &args.digestfile {
         std::fs::write(path, digest.as_str()).with_context(|| format!("write {}", path.display()))?;
     }

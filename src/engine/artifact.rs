@@ -106,10 +106,12 @@ fn index(engine: &Engine) -> Result<Index> {
         annotations: None,
     };
     match std::fs::read(&path) {
-        Ok(bytes) => match manifest::parse(&bytes, Some(media::OCI_INDEX)).with_context(|| format!("read {}", path.display()))? {
-            Document::Index(index) => Ok(index),
-            Document::Manifest(_) => bail!("{} is not an index", path.display()),
-        },
+        Ok(bytes) => {
+            match manifest::parse(&bytes, Some(media::OCI_INDEX)).with_context(|| format!("read {}", path.display()))? {
+                Document::Index(index) => Ok(index),
+                Document::Manifest(_) => bail!("{} is not an index", path.display()),
+            }
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(empty),
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
     }
@@ -160,10 +162,7 @@ pub fn find(engine: &Engine, text: &str) -> Result<Artifact> {
 pub fn add(engine: &Engine, text: &str, addition: Addition) -> Result<Digest> {
     let name = name(text)?;
     ensure!(!(addition.append && addition.replace), "--append and --replace exclude each other");
-    ensure!(
-        !addition.append || addition.artifact_type.is_none(),
-        "append option is not compatible with type option"
-    );
+    ensure!(!addition.append || addition.artifact_type.is_none(), "append option is not compatible with type option");
     let blobs = hold_blobs(engine)?;
     let mut files = Vec::new();
     for path in &addition.files {
@@ -408,13 +407,18 @@ pub fn extract(engine: &Engine, text: &str, target: &Path, choice: &Choice) -> R
         let path = if target.is_dir() {
             target.join(file_name(layer)?)
         } else {
-            ensure!(chosen.len() == 1, "the artifact consists of several files and {} is not a directory", target.display());
+            ensure!(
+                chosen.len() == 1,
+                "the artifact consists of several files and {} is not a directory",
+                target.display()
+            );
             target.to_owned()
         };
         let source = directory(engine).join(blob_name(&layer.digest));
         let reader = File::open(&source).with_context(|| format!("read {}", source.display()))?;
         let mut file = File::create(&path).with_context(|| format!("write {}", path.display()))?;
-        std::io::copy(&mut Checked::new(reader, layer), &mut file).with_context(|| format!("write {}", path.display()))?;
+        std::io::copy(&mut Checked::new(reader, layer), &mut file)
+            .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
 }

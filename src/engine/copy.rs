@@ -183,12 +183,7 @@ pub fn run(
     if matches!(place, Place::Layout(..) | Place::LayoutArchive(..)) {
         conversion.format.get_or_insert(Format::Oci);
     }
-    let options = Options {
-        platform: how.platform.clone(),
-        all: how.all,
-        conversion,
-        parallel: network.parallel(),
-    };
+    let options = Options { platform: how.platform.clone(), all: how.all, conversion, parallel: network.parallel() };
     let written = copy::copy(&copy::Copy { source, sink: &*sink, options: &options, layout, progress })?;
     Ok(written.digest)
 }

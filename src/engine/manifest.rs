@@ -75,13 +75,7 @@ impl Notes {
 ///
 /// # Returns
 /// Its id.
-pub fn create(
-    engine: &Engine,
-    name: &str,
-    images: &[String],
-    access: Access,
-    how: Create,
-) -> Result<String> {
+pub fn create(engine: &Engine, name: &str, images: &[String], access: Access, how: Create) -> Result<String> {
     let Create { amend, all, annotations } = how;
     let reference = Reference::parse_local(name)?;
     let existing = list::find(&engine.layout, name)?;
@@ -118,7 +112,9 @@ pub struct Create {
 
 fn new_id() -> Result<String> {
     let mut bytes = [0; 32];
-    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("read /dev/urandom")?;
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("read /dev/urandom")?;
     Ok(Id::from_random(bytes).as_str().to_owned())
 }
 
@@ -187,7 +183,9 @@ fn locate<'a>(engine: &'a Engine, network: &Network, text: &str) -> Result<(Stri
         let shown = match &place {
             Place::Registry(name) => by_digest(&Reference::parse(name)?, &source.top().digest),
             Place::Store(name) => of_store(&store::require(&engine.layout, name)?.record.id),
-            Place::Layout(..) | Place::LayoutArchive(..) | Place::DockerArchive(..) | Place::Directory(_) => text.to_owned(),
+            Place::Layout(..) | Place::LayoutArchive(..) | Place::DockerArchive(..) | Place::Directory(_) => {
+                text.to_owned()
+            }
         };
         return Ok((shown, source));
     }
@@ -315,9 +313,8 @@ pub fn push(
     let list = list::require(&engine.layout, name)?;
     let network = registry::network(engine, access)?;
     let policy = Policy::load(None::<&Path>)?;
-    let source = ListSource::open(&list, |place, _| {
-        open_source(engine, &network, &policy, &Place::require(place)?, false)
-    })?;
+    let source =
+        ListSource::open(&list, |place, _| open_source(engine, &network, &policy, &Place::require(place)?, false))?;
     let place = match destination {
         Some(text) => Place::parse(text)?.unwrap_or_else(|| Place::Registry(text.to_owned())),
         None => Place::Registry(list.name.clone()),

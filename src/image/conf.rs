@@ -255,11 +255,6 @@ impl Registries {
         matching.max_by_key(|entry| entry.prefix().len()).is_some_and(|entry| entry.insecure)
     }
 
-    /// Refuse a blocked registry.
-    pub fn check_not_blocked(&self, reference: &Reference) -> Result<()> {
-        self.endpoints(reference).map(drop)
-    }
-
     /// The registries to search.
     pub fn search_list(&self) -> Vec<String> {
         self.search.clone().unwrap_or_else(|| vec![crate::image::reference::DEFAULT_REGISTRY.to_owned()])

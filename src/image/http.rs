@@ -124,7 +124,9 @@ impl Trouble {
             ));
         }
         let plain = self.text.contains(PLAIN);
-        plain.then(|| format!("if {host} may speak plain http, use --tls-verify=false or `insecure = true` in registries.conf"))
+        plain.then(|| {
+            format!("if {host} may speak plain http, use --tls-verify=false or `insecure = true` in registries.conf")
+        })
     }
 }
 

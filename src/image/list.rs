@@ -169,7 +169,8 @@ impl<'a> ListSource<'a> {
     ) -> Result<ListSource<'a>> {
         let mut members = Vec::new();
         for entry in &list.index.manifests {
-            let place = list.sources.get(&entry.digest).with_context(|| format!("{}: its source is unknown", entry.digest))?;
+            let place =
+                list.sources.get(&entry.digest).with_context(|| format!("{}: its source is unknown", entry.digest))?;
             let source = open(place, entry).with_context(|| format!("open {place}"))?;
             let manifest = match source.top().digest == entry.digest {
                 true => source.top().clone(),

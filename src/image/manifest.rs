@@ -245,6 +245,11 @@ impl Manifest {
         matches!(self.config.media_type.as_str(), media::OCI_CONFIG | media::DOCKER_CONFIG)
     }
 
+    /// Whether what it holds are layers. BuildKit's attestations look like images, and hold documents.
+    pub fn has_layers(&self) -> bool {
+        self.is_image() && self.layers.iter().all(|layer| layer.media_type.contains(".tar"))
+    }
+
     /// Whether it is Docker's schema 2.
     pub fn is_docker(&self) -> bool {
         self.media_type.as_deref() == Some(media::DOCKER_MANIFEST)

@@ -126,29 +126,45 @@ fn receive(
     name: &Reference,
     wish: &Wish,
 ) -> Result<ImageRecord> {
-    let one = |manifest: Fetched, index, names| {
-        let image = One { repository: &source.repository, manifest, index, names, parallel: network.parallel() };
+    let one = |manifest: Fetched, index, names, extra: &[Vec<u8>]| {
+        let image = One { repository: &source.repository, manifest, index, names, extra, parallel: network.parallel() };
         receive_one(target, image, wish)
     };
     let names = vec![name.clone()];
     let index = match &source.top.document {
-        Document::Manifest(_) => return one(source.top.clone(), None, names),
+        Document::Manifest(_) => return one(source.top.clone(), None, names, &[]),
         Document::Index(index) => index,
     };
     let wanted = wish.platform.clone().unwrap_or_else(Platform::host);
     let chosen = wanted.select(index);
+    let mut extra = Vec::new();
     if wish.all_platforms {
-        for entry in index.manifests.iter().filter(|entry| !entry.is_attestation()) {
-            if chosen.is_none_or(|chosen| chosen.digest != entry.digest) {
+        for entry in &index.manifests {
+            let fetched = local_or_remote(target.layout, &source.repository, entry)?;
+            match &fetched.document {
+                Document::Manifest(manifest) if entry.is_attestation() || !manifest.is_image() => {
+                    gather(target.layout, &source.repository, manifest, &mut extra)?;
+                    extra.push(fetched.bytes);
+                }
                 // A name by digest, so that it is not taken for one that nobody wants.
-                let manifest = local_or_remote(target.layout, &source.repository, entry)?;
-                one(manifest, Some(&source.top), vec![name.at(&entry.digest)])?;
+                _ if chosen.is_none_or(|chosen| chosen.digest != entry.digest) => {
+                    one(fetched, Some(&source.top), vec![name.at(&entry.digest)], &[])?;
+                }
+                _ => {}
             }
         }
     }
     let chosen = chosen.with_context(|| no_platform(index, &wanted))?;
     let manifest = local_or_remote(target.layout, &source.repository, chosen)?;
-    one(manifest, Some(&source.top), names)
+    one(manifest, Some(&source.top), names, &extra)
+}
+
+/// The blobs of an attestation or another artifact in an index: kept with it, never unpacked.
+fn gather(layout: &Layout, repository: &Repository, manifest: &Manifest, extra: &mut Vec<Vec<u8>>) -> Result<()> {
+    for descriptor in manifest.layers.iter().chain([&manifest.config]) {
+        extra.push(small_blob(layout, repository, descriptor)?);
+    }
+    Ok(())
 }
 
 /// podman's words, and what there is.
@@ -188,6 +204,8 @@ struct One<'a> {
     manifest: Fetched,
     index: Option<&'a Fetched>,
     names: Vec<Reference>,
+    /// Blobs of the index that are no images.
+    extra: &'a [Vec<u8>],
     parallel: usize,
 }
 
@@ -209,7 +227,7 @@ fn receive_one(target: Target<'_>, image: One<'_>, wish: &Wish) -> Result<ImageR
     }
     ensure!(manifest.layers.len() <= LAYERS_LIMIT, "the image has {} layers", manifest.layers.len());
     manifest.layers.iter().try_for_each(manifest::check_layer)?;
-    let config = read_config(layout, image.repository, &manifest.config)?;
+    let config = small_blob(layout, image.repository, &manifest.config).context("reading the image's config")?;
     let document = ConfigDocument::parse(&config)?;
     check_platform(&document, wish, target.progress)?;
     let diff_ids = &document.rootfs.diff_ids;
@@ -223,7 +241,7 @@ fn receive_one(target: Target<'_>, image: One<'_>, wish: &Wish) -> Result<ImageR
     check_room(layout, &pairs)?;
     let held = fetch_layers(target, &image, &pairs)?;
     target.progress.say(&format!("Writing manifest to image destination ({})", image.manifest.digest));
-    let record = store::commit(
+    let record = store::commit_with(
         layout,
         NewImage {
             config,
@@ -234,6 +252,7 @@ fn receive_one(target: Target<'_>, image: One<'_>, wish: &Wish) -> Result<ImageR
             names: image.names,
             event: "pull",
         },
+        image.extra,
     )?;
     Ok(record)
 }
@@ -243,22 +262,23 @@ fn already(layout: &Layout, manifest: &Manifest, image: &One<'_>) -> Result<Opti
     let index = image.index.map(|index| &index.digest);
     let record = ImageRecord::load(layout, &manifest.config.digest)?;
     Ok(record.filter(|record| {
-        record
-            .manifests
-            .first()
-            .is_some_and(|source| source.manifest == image.manifest.digest && source.index.as_ref() == index)
-            && record.layers.iter().all(|layer| layer::exists(layout, layer.hex()))
+        record.manifests.first().is_some_and(|source| {
+            source.manifest == image.manifest.digest
+                && source.index.as_ref() == index
+                && image.extra.iter().all(|blob| source.extra.contains(&Digest::of(blob)))
+        }) && record.layers.iter().all(|layer| layer::exists(layout, layer.hex()))
     }))
 }
 
-fn read_config(layout: &Layout, repository: &Repository, descriptor: &Descriptor) -> Result<Vec<u8>> {
+/// A blob that is small: from the store if it is there.
+fn small_blob(layout: &Layout, repository: &Repository, descriptor: &Descriptor) -> Result<Vec<u8>> {
     if store::blob_path(layout, &descriptor.digest).exists() {
         let bytes = store::read_blob(layout, &descriptor.digest)?;
         if Digest::of(&bytes) == descriptor.digest {
             return Ok(bytes);
         }
     }
-    repository.small_blob(descriptor, manifest::CONFIG_LIMIT_BYTES).context("reading the image's config")
+    repository.small_blob(descriptor, manifest::CONFIG_LIMIT_BYTES)
 }
 
 fn check_platform(config: &ConfigDocument, wish: &Wish, progress: &dyn Progress) -> Result<()> {

@@ -53,6 +53,9 @@ pub struct Source {
     /// The compressed layers, lowest first; those that are kept are in `blobs/`.
     #[serde(default)]
     pub blobs: Vec<Digest>,
+    /// What else of the index is kept: attestations and other artifacts with their blobs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra: Vec<Digest>,
 }
 
 /// An image with its config.
@@ -409,6 +412,11 @@ pub struct NewImage {
 /// # Errors
 /// When a layer is missing, or the config's layers are not those of the manifest. Nothing is visible then.
 pub fn commit(layout: &Layout, new: NewImage) -> Result<ImageRecord> {
+    commit_with(layout, new, &[])
+}
+
+/// [`commit`] with further blobs of the index that are no images.
+pub fn commit_with(layout: &Layout, new: NewImage, extra: &[Vec<u8>]) -> Result<ImageRecord> {
     let config = ConfigDocument::parse(&new.config)?;
     let Document::Manifest(manifest) = crate::image::manifest::parse(&new.manifest, None)? else {
         bail!("an index in the place of a manifest");
@@ -441,6 +449,7 @@ pub fn commit(layout: &Layout, new: NewImage) -> Result<ImageRecord> {
         manifest: put_blob(layout, &new.manifest)?,
         index: new.index.map(|index| put_blob(layout, &index)).transpose()?,
         blobs: manifest.layers.iter().map(|layer: &Descriptor| layer.digest.clone()).collect(),
+        extra: extra.iter().map(|blob| put_blob(layout, blob)).collect::<Result<_>>()?,
     };
     let now = event::now_ns();
     let mut record = ImageRecord {
@@ -602,7 +611,7 @@ pub fn reach(layout: &Layout) -> Result<Reached> {
         reached.blobs.insert(id.hex().to_owned());
         for source in &image.manifests {
             reached.blobs.insert(source.manifest.hex().to_owned());
-            reached.blobs.extend(source.index.iter().chain(&source.blobs).map(|digest| digest.hex().to_owned()));
+            reached.blobs.extend(source.index.iter().chain(&source.blobs).chain(&source.extra).map(|digest| digest.hex().to_owned()));
         }
     }
     for id in crate::state::container::list(layout)? {

@@ -4,8 +4,9 @@
 //! large ones as a stream that goes on where the registry says it stopped.
 
 use crate::image::auth::percent;
+use crate::image::copy::fetched_of;
 use crate::image::http::{self, Body, Response};
-use crate::image::manifest::Descriptor;
+use crate::image::manifest::{Descriptor, Document, Index, media};
 use crate::image::progress::Meter;
 use crate::image::registry::{Call, Fetched, Repository, is_transient};
 use crate::model::digest::Digest;
@@ -33,7 +34,9 @@ impl Repository {
             200 => Ok(true),
             404 => Ok(false),
             _ => {
-                self.registry.succeed(response, &[]).with_context(|| format!("checking whether a blob {} exists in {}", descriptor.digest, self.full_name()))?;
+                self.registry.succeed(response, &[]).with_context(|| {
+                    format!("checking whether a blob {} exists in {}", descriptor.digest, self.full_name())
+                })?;
                 Ok(false)
             }
         }
@@ -174,9 +177,43 @@ impl Repository {
         if let Some(said) = http::header(&response, "docker-content-digest").and_then(|text| Digest::parse(text).ok()) {
             ensure!(said == fetched.digest, "{}: the registry made {said} of {}", what(), fetched.digest);
         }
-        Ok(())
+        let subject = match &fetched.document {
+            Document::Manifest(manifest) => manifest.subject.as_ref(),
+            Document::Index(index) => index.subject.as_ref(),
+        };
+        match subject {
+            // A registry that keeps referrers itself says so.
+            Some(subject) if response.headers().get("oci-subject").is_none() => {
+                self.register_referrer(&subject.digest, fetched).with_context(what)
+            }
+            _ => Ok(()),
+        }
     }
 
+    /// Where the registry keeps no referrers, they stand in an index under a tag made of the subject's digest
+    /// (distribution-spec 1.1, "Referrers Tag Schema").
+    fn register_referrer(&self, subject: &Digest, fetched: &Fetched) -> Result<()> {
+        let mut entries = self.referrers(subject)?;
+        if entries.iter().any(|entry| entry.digest == fetched.digest) {
+            return Ok(());
+        }
+        let mut entry = fetched.descriptor();
+        if let Document::Manifest(manifest) = &fetched.document {
+            let config = (!manifest.is_image()).then(|| manifest.config.media_type.clone());
+            entry.artifact_type = manifest.artifact_type.clone().or(config);
+            entry.annotations.clone_from(&manifest.annotations);
+        }
+        entries.push(entry);
+        let index = Index {
+            schema_version: 2,
+            media_type: Some(media::OCI_INDEX.to_owned()),
+            artifact_type: None,
+            manifests: entries,
+            subject: None,
+            annotations: None,
+        };
+        self.put_manifest(&fetched_of(Document::Index(index))?, &format!("sha256-{}", subject.hex()))
+    }
 }
 
 /// `0-99` or `bytes=0-99`: the number of bytes that are there.

@@ -518,6 +518,31 @@ as_root! {
     }
 }
 
+as_root! {
+    /// DESIGN, the crash walk: at each write, rename and sync of a pull in turn it is killed or the disk fails; afterwards
+    /// ordinary commands work, and the same pull succeeds.
+    fn a_pull_may_end_anywhere(env: Env) {
+        let env = env.host_network();
+        let fake = Fake::start();
+        let (_, config) = fake.image("app", "1", &[layer("a", 20_000), layer("b", 3000)]);
+        let name = fake.name("app:1");
+        let points = env.path("points");
+        let _ = pull(&env, &name).env("CORACLE_FAULT_COUNT", &points).run().ok();
+        let count = std::fs::read_to_string(&points).unwrap_or_default().lines().count();
+        // A release build has no such points. Each is a killing, and one of the two errors.
+        for number in 1..=count {
+            for kind in ["kill", if number % 2 == 0 { "EIO" } else { "ENOSPC" }] {
+                let _ = env.coracle(["rmi", "--force", &name]).succeeded();
+                let ended = pull(&env, &name).arg("--retry=0").env("CORACLE_FAULT", format!("{kind}@{number}")).run();
+                assert!(kind != "kill" || [0, 137].contains(&ended.code()), "{kind}@{number}\n{ended}");
+                let again = pull(&env, &name).run();
+                assert!(again.code() == 0 && again.stdout().trim() == hex(&config), "{kind}@{number}\n{ended}\n{again}");
+            }
+        }
+        assert_eq!(env.coracle(["images", "--format", "{{.Id}}", "--no-trunc"]).ok(), hex(&config));
+    }
+}
+
 both! {
     fn from_the_real_registry_over_tls_with_a_password(env: Env) {
         need!(program("docker-registry"), program("openssl"), program("skopeo"));

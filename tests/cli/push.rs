@@ -153,6 +153,13 @@ as_root! {
             entries.push(json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest,
                 "size": bytes.len(), "platform": {"os": "linux", "architecture": architecture}}));
         }
+        // BuildKit's attestations: manifests of documents, for no machine.
+        let config = from.blob("application/vnd.oci.image.config.v1+json", br#"{"rootfs": {"type": "layers"}}"#);
+        let statement = from.blob("application/vnd.in-toto+json", br#"{"_type": "statement"}"#);
+        let mut attestation = from.manifest("app", "att", &crate::support::registry::manifest(&config, &[statement]));
+        attestation["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+        attestation["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
+        entries.push(attestation);
         let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
         from.manifest("app", "1", &index);
         let name = from.name("app:1");
@@ -160,10 +167,29 @@ as_root! {
         let text = env.coracle(["push", "-q", "--tls-verify=false", "--all-platforms", &name, &to.name("app:1")]).fails(125);
         assert!(text.contains("hint: `coracle pull --all-platforms`"), "{text}");
         let _ = env.coracle(["pull", "-q", "--tls-verify=false", "--all-platforms", &name]).ok();
+        let _ = env.coracle(["image", "prune", "-f"]).succeeded();
         push(&env, &["--all-platforms", &name, &to.name("app:1")]);
         assert_eq!(to.stored_manifest("app", "1"), from.stored_manifest("app", "1"));
         copy(&env, &format!("docker://{name}"), &format!("docker://{}", to.name("copy:1")), &["--all"]);
         assert_eq!(to.stored_manifest("copy", "1"), from.stored_manifest("app", "1"));
+    }
+
+    fn referrers_stand_under_a_tag_where_the_registry_keeps_none(env: Env) {
+        let env = env.host_network();
+        let (from, to) = (Fake::start(), Fake::start());
+        let (subject, _) = from.image("app", "1", &[layer("a")]);
+        let config = from.blob("application/vnd.oci.empty.v1+json", b"{}");
+        for tag in ["one", "two", "one"] {
+            let note = from.blob("text/plain", tag.as_bytes());
+            let mut document = crate::support::registry::manifest(&config, &[note]);
+            document["artifactType"] = json!("application/vnd.note");
+            document["subject"] = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject, "size": 1});
+            from.manifest("app", tag, &document);
+            copy(&env, &format!("docker://{}", from.name(&format!("app:{tag}"))), &format!("docker://{}", to.name("app:x")), &[]);
+        }
+        let index = manifest(&to, "app", &subject.replace(':', "-"));
+        assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+        assert_eq!(index["manifests"][0]["artifactType"], "application/vnd.note");
     }
 
     fn copies_between_all_places_keep_the_digest(env: Env) {

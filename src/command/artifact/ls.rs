@@ -30,8 +30,7 @@ const COLUMNS: &[Column] = &[
 /// Show them.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let all = artifact::list(engine)?;
-    let list =
-        List { format: args.format.as_deref(), heading: !args.noheading, columns: COLUMNS, more_headings: &[] };
+    let list = List { format: args.format.as_deref(), heading: !args.noheading, columns: COLUMNS, more_headings: &[] };
     let row = |artifact: &artifact::Artifact| {
         let digest = if args.no_trunc { artifact.digest.hex() } else { artifact.digest.short() };
         json!({"Repository": artifact.name.name(), "Tag": artifact.name.tag.clone().unwrap_or_default(),

@@ -65,7 +65,10 @@ impl ArchiveSource {
         let config = archive.read(&image.config, CONFIG_LIMIT_BYTES)?;
         let config = config.with_context(|| format!("{} is missing", image.config))?;
         let document = ConfigDocument::parse(&config)?;
-        ensure!(document.rootfs.diff_ids.len() == image.layers.len(), "manifest.json and config differ in their layers");
+        ensure!(
+            document.rootfs.diff_ids.len() == image.layers.len(),
+            "manifest.json and config differ in their layers"
+        );
         let mut members = BTreeMap::from([(Digest::of(&config), image.config.clone())]);
         let mut layers = Vec::new();
         for (name, diff_id) in image.layers.iter().zip(&document.rootfs.diff_ids) {

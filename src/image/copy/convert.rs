@@ -95,7 +95,7 @@ impl Conversion {
         // A zstd layer makes an OCI image of a Docker one.
         let zstd = new.layers.iter().any(|layer| compression_of(&layer.media_type) == Compression::Zstd);
         let format = self.format.or((zstd && new.layers != old.layers).then_some(Format::Oci));
-        let Some(format) = format.filter(|_| old.is_image()) else { return Ok(new) };
+        let Some(format) = format.filter(|_| old.has_layers()) else { return Ok(new) };
         if (format == Format::Docker) == old.is_docker() {
             return Ok(new);
         }

@@ -47,7 +47,13 @@ impl LayoutSource {
 
 fn read_document(archive: &Archive, entry: &Descriptor) -> Result<Fetched> {
     let bytes = archive.blob(&entry.digest, MANIFEST_LIMIT_BYTES)?;
-    ensure!(bytes.len() as u64 == entry.size, "manifest {} has {} bytes, not {}", entry.digest, bytes.len(), entry.size);
+    ensure!(
+        bytes.len() as u64 == entry.size,
+        "manifest {} has {} bytes, not {}",
+        entry.digest,
+        bytes.len(),
+        entry.size
+    );
     let document = manifest::parse(&bytes, Some(&entry.media_type))?;
     Ok(Fetched { bytes, digest: entry.digest.clone(), document })
 }
@@ -106,7 +112,9 @@ impl LayoutSink {
     fn add_to_index(&self, fetched: &Fetched) -> Result<()> {
         let path = self.directory.join("index.json");
         let mut index = match std::fs::read(&path) {
-            Ok(bytes) => match manifest::parse(&bytes, Some(media::OCI_INDEX)).with_context(|| format!("read {}", path.display()))? {
+            Ok(bytes) => match manifest::parse(&bytes, Some(media::OCI_INDEX))
+                .with_context(|| format!("read {}", path.display()))?
+            {
                 Document::Index(index) => index,
                 Document::Manifest(_) => bail!("{} is not an index", path.display()),
             },
@@ -145,7 +153,8 @@ impl Sink for LayoutSink {
 
     fn put_document(&self, fetched: &Fetched, top: bool) -> Result<()> {
         let path = self.blob_path(&fetched.descriptor());
-        file::replace(&path, &fetched.bytes, Durability::Volatile).with_context(|| format!("write {}", path.display()))?;
+        file::replace(&path, &fetched.bytes, Durability::Volatile)
+            .with_context(|| format!("write {}", path.display()))?;
         if top { self.add_to_index(fetched) } else { Ok(()) }
     }
 
@@ -153,9 +162,9 @@ impl Sink for LayoutSink {
         let Some(target) = &self.archive else { return Ok(()) };
         let what = || format!("write {}", target.display());
         let staging = file::staging_name(target.parent().unwrap_or(Path::new(".")), ".archive");
-        let result = pack(&self.directory, &staging).with_context(what).and_then(|()| {
-            std::fs::rename(&staging, target).with_context(what)
-        });
+        let result = pack(&self.directory, &staging)
+            .with_context(what)
+            .and_then(|()| std::fs::rename(&staging, target).with_context(what));
         if result.is_err() {
             let _ = std::fs::remove_file(&staging);
         }

@@ -193,7 +193,7 @@ impl Copy<'_> {
             bail!("{} is an index in the place of a manifest", fetched.digest);
         };
         let config = self.small(&manifest.config)?;
-        let diff_ids = if manifest.is_image() { diff_ids(&config, manifest)? } else { Vec::new() };
+        let diff_ids = if manifest.has_layers() { diff_ids(&config, manifest)? } else { Vec::new() };
         let layer = |number: usize| Layer { descriptor: &manifest.layers[number], diff_id: diff_ids.get(number) };
         // A layer that stands twice in an image is copied once.
         let mut first = BTreeMap::new();
@@ -204,8 +204,7 @@ impl Copy<'_> {
         let written = self.in_parallel(&numbers, |number| self.layer(&layer(number)))?;
         let by_digest: BTreeMap<&Digest, &Descriptor> =
             numbers.iter().map(|number| &manifest.layers[*number].digest).zip(&written).collect();
-        let layers: Vec<Descriptor> =
-            manifest.layers.iter().map(|layer| (*by_digest[&layer.digest]).clone()).collect();
+        let layers: Vec<Descriptor> = manifest.layers.iter().map(|layer| (*by_digest[&layer.digest]).clone()).collect();
         self.config(&manifest.config, &config)?;
         let new = self.options.conversion.manifest(manifest, layers)?;
         let written = if new == *manifest { fetched.clone() } else { fetched_of(Document::Manifest(new))? };
@@ -377,7 +376,6 @@ impl<R: Read> Read for Checked<R> {
         Ok(count)
     }
 }
-
 
 #[cfg(test)]
 mod tests {

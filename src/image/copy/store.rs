@@ -143,7 +143,9 @@ pub fn receive(
             (source.document(chosen)?, Some(top.bytes.clone()))
         }
     };
-    let Document::Manifest(manifest) = &fetched.document else { bail!("{} is an index inside an index", fetched.digest) };
+    let Document::Manifest(manifest) = &fetched.document else {
+        bail!("{} is an index inside an index", fetched.digest)
+    };
     ensure!(manifest.is_image(), "{} is an artifact, not an image", fetched.digest);
     manifest.layers.iter().try_for_each(manifest::check_layer)?;
     ensure!(manifest.config.size <= CONFIG_LIMIT_BYTES, "the config has {} bytes", manifest.config.size);
@@ -171,7 +173,8 @@ pub fn receive(
         if claim.present {
             if let Some(blob) = &blob {
                 let mut reader = Checked::new(source.open(descriptor, 0)?, descriptor);
-                std::io::copy(&mut reader, &mut blob.file()).with_context(|| format!("copying blob {}", descriptor.digest))?;
+                std::io::copy(&mut reader, &mut blob.file())
+                    .with_context(|| format!("copying blob {}", descriptor.digest))?;
             }
             meter.finish(if blob.is_some() { "done" } else { "skipped: already exists" });
         } else {
