@@ -131,5 +131,5 @@ pub fn block_device_paths(wanted: &Resources) -> impl Iterator<Item = &str> {
 
 fn number_of(numbers: &BlockDevices, path: &str) -> Result<(i64, i64)> {
     let number = numbers.get(path).copied();
-    number.ok_or_else(|| Failure::new(Kind::Engine, format!("{path}: is no block device")).into())
+    number.ok_or_else(|| Failure::new(Kind::Engine, format!("{path}: not a block device")).into())
 }

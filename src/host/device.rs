@@ -19,7 +19,7 @@ pub fn asked(wanted: &[Device]) -> Result<Vec<LinuxDevice>> {
         } else {
             let found = describe(Path::new(&device.source), Path::new(&device.target));
             list.push(
-                found.ok_or_else(|| Failure::new(Kind::Engine, format!("{}: is not a device node", device.source)))?,
+                found.ok_or_else(|| Failure::new(Kind::Engine, format!("{}: not a device node", device.source)))?,
             );
         }
     }
@@ -92,7 +92,7 @@ pub fn block_number(path: &str) -> Result<(i64, i64)> {
     let metadata = std::fs::metadata(path)
         .map_err(|error| Failure::new(Kind::Engine, format!("stat {path}: {}", plain(&error))))?;
     if !metadata.file_type().is_block_device() {
-        return Err(Failure::new(Kind::Engine, format!("{path}: is no block device")).into());
+        return Err(Failure::new(Kind::Engine, format!("{path}: not a block device")).into());
     }
     let number = metadata.rdev();
     Ok((nix::sys::stat::major(number) as i64, nix::sys::stat::minor(number) as i64))
