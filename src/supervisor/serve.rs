@@ -12,7 +12,7 @@ use crate::failure::{Failure, Kind};
 use crate::network::attach::Attached;
 use crate::runtime::cgroup::Cgroup;
 use crate::state::container::Phase;
-use crate::sys::{pipe, socket};
+use crate::sys::{memory, pipe, socket};
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
@@ -494,7 +494,7 @@ impl House {
         if self.relay.is_restless() && now.duration_since(self.last_output) >= REST_AFTER {
             self.relay.rest();
             self.log.rest();
-            pipe::trim_memory();
+            memory::give_back();
         }
         let Some(process) = process else { return };
         if self.stop_deadline.is_some_and(|deadline| now >= deadline) {

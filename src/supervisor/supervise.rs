@@ -22,7 +22,7 @@ use crate::state::container::{ContainerRecord, Exit, Phase, VERSION};
 use crate::state::event::{self, now_ns};
 use crate::state::file::{self, Durability};
 use crate::state::layout::Layout;
-use crate::sys::{fd, pipe, process, socket};
+use crate::sys::{fd, memory, pipe, process, socket};
 use crate::storage::volume;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
@@ -203,10 +203,10 @@ fn one_life(
             if born.is_running() {
                 event::record(place.layout, record.event("start"));
             }
-            pipe::trim_memory();
             // systemd takes a scope away as soon as it is empty: what happened in it is asked for by an open file, first.
             let scope = house.cgroup.as_ref().filter(|cgroup| cgroup.saved().scope.is_some());
             let watch = scope.and_then(|cgroup| cgroup.oom_watch().ok().flatten());
+            memory::give_back();
             let _ = house.keep(Some(&mut born), None);
             let kills = watch.map(|watch| watch.kills());
             exit.code = born.end();

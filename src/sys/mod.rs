@@ -5,6 +5,7 @@ pub mod capability;
 pub mod fd;
 pub mod fork;
 pub mod loopback;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;

@@ -21,12 +21,3 @@ pub fn set_nonblocking(file: impl AsFd) -> io::Result<()> {
     fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
 }
-
-/// Give free memory of the allocator back to the kernel.
-pub fn trim_memory() {
-    // SAFETY: takes a number; the allocator's own locks are its business.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
