@@ -184,18 +184,17 @@ impl FileLog {
     }
 
     fn write_kubernetes(&mut self, stream: Stream, mut bytes: &[u8], time_ns: i64) {
-        let time = self.clock.text(time_ns, "+00:00");
+        let mut head = self.clock.text(time_ns, "+00:00").into_bytes();
+        head.push(b' ');
+        head.extend_from_slice(stream.name().as_bytes());
+        head.extend_from_slice(b" F ");
         while !bytes.is_empty() {
             let start = self.batch.len();
-            self.batch.extend_from_slice(time.as_bytes());
-            self.batch.push(b' ');
-            self.batch.extend_from_slice(stream.name().as_bytes());
-            let flag = self.batch.len() + 1;
-            self.batch.extend_from_slice(b" F ");
+            self.batch.extend_from_slice(&head);
             // Searches with memchr and copies in one go; reading from memory does not fail.
             let _ = bytes.read_until(b'\n', &mut self.batch);
             if self.batch.last() != Some(&b'\n') {
-                self.batch[flag] = b'P';
+                self.batch[start + head.len() - 2] = b'P';
                 self.batch.push(b'\n');
             }
             self.end_record(start);
