@@ -46,6 +46,7 @@ mod stop;
 mod supervise;
 mod unpause;
 mod events;
+mod healthcheck;
 mod history;
 mod image;
 mod images;

@@ -102,6 +102,11 @@ pub const VERBS: &[Entry] = &[
         ],
     },
     Entry::Group {
+        name: "healthcheck",
+        about: "Manage health checks of containers",
+        entries: &[verb!("run" => healthcheck::run, Outside)],
+    },
+    Entry::Group {
         name: "network",
         about: "Manage networks",
         entries: &[

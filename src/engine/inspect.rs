@@ -112,9 +112,22 @@ fn state(container: &Listed) -> Value {
         state["CgroupPath"] = json!(cgroup);
     }
     if container.record.spec.health.is_some() {
-        state["Health"] = json!({ "Status": container.health(), "FailingStreak": 0, "Log": null });
+        state["Health"] = health(container);
     }
     state
+}
+
+fn health(container: &Listed) -> Value {
+    let State::Live(status) = &container.state else {
+        return json!({ "Status": container.health(), "FailingStreak": 0, "Log": null });
+    };
+    let log = status.health_log.iter().map(|result| {
+        json!({
+            "Start": moment::rfc3339(result.start_ns), "End": moment::rfc3339(result.end_ns),
+            "ExitCode": result.exit_code, "Output": result.output,
+        })
+    });
+    json!({ "Status": status.health, "FailingStreak": status.health_failing, "Log": log.collect::<Vec<_>>() })
 }
 
 /// The cgroup as /proc/PID/cgroup names it.

@@ -13,6 +13,8 @@ pub mod diff;
 pub mod disk;
 pub mod event;
 pub mod exec;
+pub mod filter;
+pub mod health;
 mod idmap;
 pub mod image;
 pub mod info;

@@ -77,10 +77,28 @@ pub struct Status {
     pub log_path: Option<String>,
     /// Health: `starting`, `healthy`, `unhealthy`; empty without a check.
     pub health: String,
+    /// Failed checks in a row.
+    pub health_failing: u32,
+    /// The last checks.
+    pub health_log: Vec<HealthResult>,
     /// Stopped on purpose: a restart policy does not start it again.
     pub stopping: bool,
     /// Volumes and other facts a front end wants to show.
     pub shown: BTreeMap<String, String>,
+}
+
+/// One health check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthResult {
+    /// When it began, nanoseconds since 1970.
+    pub start_ns: i64,
+    /// When it ended.
+    pub end_ns: i64,
+    /// Its exit code; -1: it took too long.
+    pub exit_code: i32,
+    /// What it said.
+    pub output: String,
 }
 
 /// Where in its life a container with a supervisor is.

@@ -10,6 +10,8 @@
 //!  Begin | Signal | Pause | Unpause
 //!  | Connect | Disconnect               ──────────▶
 //!                                       ◀──────────   Done                               or Failed
+//!  CheckHealth                          ──────────▶   … the check runs …
+//!                                       ◀──────────   Checked{good}                      or Failed
 //!  Stop | Wait                          ──────────▶   … the container ends, everything is released …
 //!                                       ◀──────────   Exited{code}, also to all who attached
 //! ```
@@ -61,6 +63,8 @@ pub enum Request {
     Unpause,
     /// Tell me when it has ended.
     Wait,
+    /// Run the health check now. Answered by `Checked`.
+    CheckHealth,
     /// Join another network.
     Connect(Endpoint),
     /// Leave the network of this name.
@@ -123,6 +127,11 @@ pub enum Reply {
         code: i32,
         /// It did not obey the stop signal in time and was killed.
         killed: bool,
+    },
+    /// The health check has ended.
+    Checked {
+        /// It succeeded.
+        good: bool,
     },
     /// It could not be done.
     Failed(Trouble),

@@ -6,6 +6,7 @@ pub mod client;
 mod confinement;
 mod etc;
 pub mod exit;
+pub mod health;
 pub mod log;
 pub mod message;
 pub mod relay;

@@ -4,11 +4,13 @@
 //! with the container's first process, or, while there is none (between two lives), when the time is up or a client
 //! wants it to end.
 
+use super::health::{Health, Verdict};
 use super::log::{Log, Stream};
 use super::message::{Attach, Connection, Reply, Request, Trouble};
 use super::relay::{Pumped, Relay, Viewer};
 use super::status::StatusFile;
 use crate::failure::{Failure, Kind};
+use crate::model::health::OnFailure;
 use crate::network::attach::Attached;
 use crate::runtime::cgroup::Cgroup;
 use crate::state::container::Phase;
@@ -72,6 +74,10 @@ pub struct House {
     pub cgroup: Option<Cgroup>,
     /// Its networks, and its name server.
     pub network: Attached,
+    /// Its health checks.
+    pub health: Option<Health>,
+    /// It is to be started again, whatever its policy says.
+    pub restart_wanted: bool,
     /// How to stop it when nobody says.
     pub stop_default: StopWish,
     /// It goes with its process: a broken pipe of whoever started it is its own broken pipe.
@@ -96,18 +102,20 @@ pub struct Client {
     waits: bool,
     /// Started the container and sits before it.
     starter: bool,
+    /// Wants to hear how the health check ends.
+    waits_for_check: bool,
     gone: bool,
 }
 
 impl Client {
     /// A client on this connection.
     pub fn new(connection: Connection) -> Client {
-        Client { connection, viewer: None, waits: false, starter: false, gone: false }
+        Client { connection, viewer: None, waits: false, starter: false, waits_for_check: false, gone: false }
     }
 
     /// The one who started the container, with what it wants to see.
     pub fn starter(connection: Connection, viewer: Option<Viewer>) -> Client {
-        Client { connection, viewer, waits: true, starter: true, gone: false }
+        Client { connection, viewer, waits: true, starter: true, waits_for_check: false, gone: false }
     }
 
     /// Tell it something; who does not listen is forgotten.
@@ -161,6 +169,8 @@ impl House {
             status,
             cgroup: None,
             network: Attached::default(),
+            health: None,
+            restart_wanted: false,
             stop_default: StopWish { signal: libc::SIGTERM, timeout: None },
             ephemeral: false,
             stopped_by_user: false,
@@ -184,6 +194,11 @@ impl House {
                 }
             }
             self.serve(&ready, &mut process);
+            if ready.check
+                && let Some(health) = &mut self.health
+            {
+                health.read_output();
+            }
             if ready.network {
                 self.network.ready();
             }
@@ -329,9 +344,41 @@ impl House {
         while let Ok(Some(news)) = self.signals.read_signal() {
             match news.ssi_signo as i32 {
                 libc::SIGTERM | libc::SIGINT => self.stop(self.stop_default, process.as_deref()),
-                libc::SIGCHLD => reap_strangers(process.as_deref().map(Process::pid)),
+                libc::SIGCHLD => {
+                    for (pid, code) in reap_strangers(process.as_deref().map(Process::pid)) {
+                        let verdict = self.health.as_mut().and_then(|health| health.ended(pid, code));
+                        if let Some(verdict) = verdict {
+                            self.heed(verdict, process.as_deref());
+                        }
+                    }
+                }
                 _ => {}
             }
+        }
+    }
+
+    /// A health check has ended.
+    fn heed(&mut self, verdict: Verdict, process: Option<&dyn Process>) {
+        for client in self.clients.iter_mut().filter(|client| client.waits_for_check) {
+            client.waits_for_check = false;
+            client.tell(&Reply::Checked { good: verdict.good }, None);
+        }
+        if let Some(health) = &self.health {
+            self.status.change(|status| {
+                health.status.clone_into(&mut status.health);
+                status.health_failing = health.failing;
+                status.health_log.clone_from(&health.log);
+            });
+        }
+        match (verdict.action, process) {
+            (OnFailure::Kill, Some(process)) => self.kill(process),
+            (OnFailure::Stop, Some(_)) => self.stop(self.stop_default, process),
+            (OnFailure::Restart, Some(_)) => {
+                self.stop(self.stop_default, process);
+                self.stopped_by_user = false;
+                self.restart_wanted = true;
+            }
+            _ => {}
         }
     }
 
@@ -463,6 +510,13 @@ impl House {
                 status.change(|status| status.network = serde_json::to_value(&*network).unwrap_or_default());
                 return Ok(Some(Reply::Done));
             }
+            Request::CheckHealth => {
+                let health = self.health.as_mut();
+                let health =
+                    health.ok_or_else(|| Failure::new(Kind::Engine, "the container has no defined healthcheck"))?;
+                health.check_soon();
+                self.clients[index].waits_for_check = true;
+            }
         }
         Ok(None)
     }
@@ -497,6 +551,11 @@ impl House {
             memory::give_back();
         }
         let Some(process) = process else { return };
+        let checks = self.status.get().phase == Phase::Running && !self.status.get().stopping;
+        if let Some(health) = self.health.as_mut().filter(|health| checks || health.is_checking()) {
+            // A check that cannot be started now is tried again at its next time, or when somebody asks.
+            let _ = health.keep_time(now);
+        }
         if self.stop_deadline.is_some_and(|deadline| now >= deadline) {
             self.stop_deadline = None;
             self.killed = true;
@@ -520,7 +579,9 @@ impl House {
         let stalled = self.clients.iter().filter_map(|client| client.viewer.as_ref()).any(Viewer::is_stalled);
         let rest = self.relay.is_restless().then(|| self.last_output + REST_AFTER);
         let stall = stalled.then(|| Instant::now() + super::relay::STALL_MAX);
-        [until, self.stop_deadline, self.run_deadline, rest, stall].into_iter().flatten().min()
+        let checks = self.status.get().phase == Phase::Running && !self.status.get().stopping;
+        let health = self.health.as_ref().filter(|health| checks || health.is_checking()).and_then(Health::deadline);
+        [until, self.stop_deadline, self.run_deadline, rest, stall, health].into_iter().flatten().min()
     }
 
     /// Wait until something can be done.
@@ -546,6 +607,10 @@ impl House {
                 (places.add(&client.connection, PollFlags::POLLIN), sinks)
             })
             .collect();
+        let check = self.health.as_ref().and_then(Health::output).map(|output| {
+            places.files.push(PollFd::new(output, PollFlags::POLLIN));
+            places.files.len() - 1
+        });
         let first = places.files.len();
         let names = self.network.fds();
         for file in &names {
@@ -562,6 +627,7 @@ impl House {
             signals: is(signals),
             listener: is(listener),
             process: is(pidfd),
+            check: is(check),
             network: names.into_iter().any(|index| is(Some(index))),
             sources: sources.map(is),
             clients: clients
@@ -597,6 +663,7 @@ struct Ready {
     signals: bool,
     listener: bool,
     process: bool,
+    check: bool,
     network: bool,
     sources: [bool; 2],
     clients: Vec<Seen>,
@@ -617,14 +684,17 @@ fn timeout(left: Option<Duration>) -> PollTimeout {
 }
 
 /// Reap the orphans of the container that have become our children. Its first process is left for its pidfd.
-fn reap_strangers(first: Option<i32>) {
+fn reap_strangers(first: Option<i32>) -> Vec<(i32, i32)> {
     use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let mut reaped = Vec::new();
     while let Ok(status) = waitid(Id::All, look) {
-        let Some(pid) = status.pid() else { return };
-        if matches!(status, WaitStatus::StillAlive) || Some(pid.as_raw()) == first {
-            return;
+        let Some(pid) = status.pid().filter(|pid| Some(pid.as_raw()) != first) else { break };
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => reaped.push((pid.as_raw(), code)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => reaped.push((pid.as_raw(), 128 + signal as i32)),
+            _ => break,
         }
-        let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
     }
+    reaped
 }

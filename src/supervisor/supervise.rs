@@ -6,6 +6,7 @@
 use super::acquire::{self, Acquired, Attachments};
 use super::client::socket_path;
 use super::exit::{self, Alive};
+use super::health::Health;
 use super::log::{self, Log, Owner};
 use super::message::{Attach, Connection, Reply, Request, Start, Trouble};
 use super::relay::{Relay, Viewer};
@@ -22,8 +23,8 @@ use crate::state::container::{ContainerRecord, Exit, Phase, VERSION};
 use crate::state::event::{self, now_ns};
 use crate::state::file::{self, Durability};
 use crate::state::layout::Layout;
-use crate::sys::{fd, memory, pipe, process, socket};
 use crate::storage::volume;
+use crate::sys::{fd, memory, pipe, process, socket};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -142,6 +143,9 @@ fn live(place: Place<'_>, id: &Id, mut house: House, starter: Starter, alive: Al
             event::record(layout, died);
         }
         delay = exit::restart_delay(&record, &exit, begin.elapsed(), delay);
+        if house.restart_wanted {
+            delay.get_or_insert(Duration::ZERO);
+        }
         let Some(wait) = delay else {
             finish(place, &record, alive, &mut house, code);
             return Ok(());
@@ -187,6 +191,8 @@ fn one_life(
 ) -> Exit {
     house.stopped_by_user = false;
     house.killed = false;
+    house.restart_wanted = false;
+    house.health = None;
     house.stop_deadline = None;
     let mut held = Attachments::default();
     let mut exit = Exit { version: VERSION, restarts, ..Exit::default() };
@@ -200,6 +206,14 @@ fn one_life(
     match bear(place, record, house, &start, &mut descriptors, &mut held) {
         Ok((mut born, seen)) => {
             introduce(record, house, &start, client, seen, &born, restarts);
+            house.health = Health::new(&record.spec, place.layout, &record.id);
+            if let Some(health) = &house.health {
+                house.status.change(|status| {
+                    health.status.clone_into(&mut status.health);
+                    status.health_failing = 0;
+                    status.health_log.clear();
+                });
+            }
             if born.is_running() {
                 event::record(place.layout, record.event("start"));
             }

@@ -143,4 +143,25 @@ both! {
         env.coracle(["start", "-a", "web"]).ok();
         assert_eq!(env.coracle(["logs", "web"]).stdout(), format!("{expected}{expected}"));
     }
+
+    fn health_is_checked_from_within(env: Env) {
+        let image = env.busybox();
+        let options = ["run", "-d", "--name", "web", "--network", "none", "--health-cmd", "echo looking; test -e /good"];
+        let more = ["--health-interval", "200ms", "--health-retries", "2", image, "sleep", "1000"];
+        env.coracle(options.iter().chain(&more)).ok();
+        let health = |wanted: &str| {
+            until(wanted, || (word(&env, "web", "{{.State.Health.Status}}") == wanted).then_some(()));
+        };
+        health("unhealthy");
+        assert_eq!(env.coracle(["healthcheck", "run", "web"]).code(), 1);
+        env.coracle(["exec", "web", "touch", "/good"]).ok();
+        health("healthy");
+        assert_eq!(env.coracle(["healthcheck", "run", "web"]).ok(), "");
+        assert_eq!(word(&env, "web", "{{(index .State.Health.Log 0).Output}}"), "looking");
+        env.coracle(["rm", "-f", "-t", "0", "web"]).ok();
+        env.coracle(["run", "-d", "--name", "bad", "--network", "none", "--health-cmd", "false", "--health-interval", "100ms",
+            "--health-retries", "1", "--health-on-failure", "kill", image, "sleep", "1000"]).ok();
+        assert_eq!(env.coracle(["wait", "bad"]).ok(), "137");
+        assert!(env.coracle(["healthcheck", "run", "bad"]).fails(125).contains("not running"));
+    }
 }

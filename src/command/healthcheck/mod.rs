@@ -1,0 +1,3 @@
+//! `coracle healthcheck …`.
+
+pub mod run;

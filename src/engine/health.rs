@@ -1,0 +1,26 @@
+//! Run a container's health check now.
+
+use crate::engine::Engine;
+use crate::failure::{Failure, Kind};
+use crate::model::id::Id;
+use crate::state::container::ContainerRecord;
+use crate::supervisor::client;
+use crate::supervisor::message::{Reply, Request};
+use anyhow::{Result, bail};
+
+/// Whether the check succeeds.
+pub fn check(engine: &Engine, id: &Id) -> Result<bool> {
+    let record = ContainerRecord::load(&engine.layout, id)?;
+    let has_check =
+        record.spec.health.as_ref().is_some_and(|check| check.test.first().is_some_and(|kind| kind != "NONE"));
+    if !has_check {
+        return Err(Failure::new(Kind::Engine, format!("container {id} has no defined healthcheck")).into());
+    }
+    let Some(connection) = client::connect(&engine.layout, id)? else {
+        return Err(Failure::new(Kind::Engine, format!("container {id} is not running")).into());
+    };
+    match connection.ask(&Request::CheckHealth, &[])? {
+        (Reply::Checked { good }, _) => Ok(good),
+        _ => bail!("the container ended before its health check did"),
+    }
+}
