@@ -157,7 +157,7 @@ both! {
         env.coracle(["exec", "web", "touch", "/good"]).ok();
         health("healthy");
         assert_eq!(env.coracle(["healthcheck", "run", "web"]).ok(), "");
-        assert_eq!(word(&env, "web", "{{(index .State.Health.Log 0).Output}}"), "looking");
+        assert_eq!(word(&env, "web", "{{(index .State.Health.Log 0).Output}}").trim(), "looking");
         env.coracle(["rm", "-f", "-t", "0", "web"]).ok();
         env.coracle(["run", "-d", "--name", "bad", "--network", "none", "--health-cmd", "false", "--health-interval", "100ms",
             "--health-retries", "1", "--health-on-failure", "kill", image, "sleep", "1000"]).ok();
