@@ -13,7 +13,6 @@ pub mod diff;
 pub mod disk;
 pub mod event;
 pub mod exec;
-pub mod filter;
 pub mod health;
 mod idmap;
 pub mod image;
