@@ -5,6 +5,7 @@
 
 use super::cgroup::Cgroup;
 use super::init;
+use super::netdev;
 use super::plan::{Plan, Seed, Task};
 use super::rootfs::{Root, Source};
 use super::step::{Child, Limit, Place, Step};
@@ -233,7 +234,9 @@ impl Created {
             }
             Task::RaiseLimit(limit) => raise_limit(self.pid, &limit).with_context(|| what),
             Task::Affinity(mask) => process::set_affinity(self.pid, &mask).with_context(|| what),
-            Task::NetDevices(_) => bail!("linux.netDevices: moving network devices is not supported"),
+            Task::NetDevices(devices) => {
+                devices.iter().try_for_each(|(host, name)| netdev::move_device(host, name, self.pid))
+            }
             Task::Hook(hook) => hook.run(self.pid),
         }
     }

@@ -9,6 +9,7 @@ mod init;
 pub mod label;
 pub mod launch;
 pub mod lifecycle;
+mod netdev;
 pub mod plan;
 mod rootfs;
 pub mod seccomp;

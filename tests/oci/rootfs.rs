@@ -2,6 +2,7 @@
 
 use super::bundle::Bundle;
 use crate::support::coracle::{as_root, both};
+use crate::support::need::need;
 use serde_json::{Value, json};
 
 /// The line of /proc/self/mountinfo for this place, from `root` on: `/ /data ro,relatime - ext4 …`.
@@ -131,6 +132,19 @@ as_root! {
         let lines: Vec<&str> = said.lines().collect();
         assert_eq!(&lines[..3], &["1", "4711", "example"], "{said}");
         assert!(lines[3].starts_with("1000"), "{said}");
+    }
+
+    fn a_network_device_moves_in_with_its_address(env) {
+        need!(program("ip"));
+        let _ = env.other(["ip", "link", "add", "out0", "type", "veth", "peer", "name", "out1"]).run().succeeded();
+        let _ = env.other(["ip", "address", "add", "10.9.8.7/24", "dev", "out0"]).run().succeeded();
+        let bundle = Bundle::new(&env)
+            .set("/linux", "netDevices", json!({"out0": {"name": "in0"}}))
+            .script("ip -o address show dev in0; ip -o link show dev in0");
+        let said = bundle.run();
+        assert!(said.contains("inet 10.9.8.7/24") && said.contains(",UP"), "{said}");
+        let bundle = bundle.set("/linux", "netDevices", json!({"nosuch": {}}));
+        assert_eq!(bundle.run_fails(), "linux.netDevices[nosuch]: No such device (os error 19)\n");
     }
 
     fn propagation_is_as_asked_for(env) {

@@ -141,7 +141,7 @@ pub fn features(_: &Global, _: Features) -> Result<ExitCode> {
                 "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
             },
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
         },
         "annotations": {
             "org.coracle.version": env!("CARGO_PKG_VERSION"),
