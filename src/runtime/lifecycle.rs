@@ -81,6 +81,9 @@ impl Container {
 
     /// Hooks after start. One that fails ends the container for good.
     fn poststart(&self) -> Result<()> {
+        if !self.record.has_late_hooks {
+            return Ok(());
+        }
         self.run_hooks(&self.spec()?, Stage::Poststart).inspect_err(|_| {
             // The hook's failure is the one to tell.
             let _ = self.delete(true);
@@ -144,7 +147,7 @@ impl Container {
     /// is shared leaves others behind.
     pub fn kill(&self) -> Result<()> {
         let mut cgroup = self.cgroup();
-        if !self.has_own_pids() {
+        if self.record.shares_pids {
             self.signal_all(libc::SIGKILL)?;
         }
         if let Err(error) = self.signal(libc::SIGKILL) {
@@ -156,13 +159,6 @@ impl Container {
             cgroup.thaw()?;
         }
         Ok(())
-    }
-
-    fn has_own_pids(&self) -> bool {
-        let Ok(spec) = self.spec() else { return true };
-        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
-        let mut own = namespaces.iter().filter(|n| n.typ() == oci_spec::runtime::LinuxNamespaceType::Pid);
-        own.next().is_some_and(|namespace| namespace.path().is_none())
     }
 
     /// Remove a container that has ended; with `force` end it first. A half-made one is removed in any case. What comes
@@ -181,7 +177,7 @@ impl Container {
             cgroup.kill()?;
             cgroup.delete().context("remove the cgroup")?;
         }
-        let spec = self.spec().ok();
+        let spec = if self.record.has_late_hooks { self.spec().ok() } else { None };
         match std::fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other.with_context(|| format!("remove {}", self.dir.display()))?,

@@ -218,7 +218,6 @@ fn host_hooks(spec: &Spec, state: &State, plan: &mut Plan) {
 /// The hooks of a stage.
 pub fn hooks(spec: &Spec, stage: Stage) -> Vec<Hook> {
     let Some(hooks) = spec.hooks() else { return Vec::new() };
-    #[expect(deprecated, reason = "prestart hooks are still in use")]
     let hooks = match stage {
         Stage::Prestart => hooks.prestart(),
         Stage::CreateRuntime => hooks.create_runtime(),

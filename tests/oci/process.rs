@@ -3,6 +3,8 @@
 use super::bundle::{Bundle, all_of};
 use super::console::Console;
 use crate::support::coracle::{as_root, both};
+use crate::support::pty::Terminal;
+use crate::support::until;
 use serde_json::json;
 
 both! {
@@ -92,6 +94,19 @@ both! {
         let second = bundle.detached(&["exec", "--tty", "--detach", "--console-socket", "console2", &id, "tty"]);
         assert_eq!(second.code(), 0, "{}", bundle.read("stderr"));
         assert_eq!(console.accept().until("\r\n"), "/dev/pts/1\r\n");
+    }
+
+    fn in_the_foreground_the_terminal_is_relayed(env) {
+        let bundle = Bundle::new(&env)
+            .script("read -r line; echo \"got $line\"; tty; stty size; exit 6")
+            .set("/process", "terminal", json!(true));
+        bundle.write();
+        let line = bundle.line(&["run", "--bundle", "b", &bundle.id("a")]);
+        let mut terminal = Terminal::start(&env.other(["sh", "-c", &format!("exec {line}")]));
+        terminal.write("word\r");
+        let screen = until("the size", || Some(terminal.screen()).filter(|screen| screen.contains("24 80")));
+        assert!(screen.contains("got word\r\n/dev/pts/0\r\n24 80\r\n"), "{screen:?}");
+        assert_eq!(terminal.wait().0, 6);
     }
 
     fn a_terminal_needs_somebody_who_holds_it(env) {

@@ -67,7 +67,8 @@ pub struct Create {
 /// Make a container that waits for `start`.
 pub fn create(global: &Global, args: Create) -> Result<ExitCode> {
     let request = args.common.request(global, Console::None)?;
-    lifecycle::create(&global.root, request, &mut |line| global.debug_line(line))?;
+    let mut tell = |line: &str| global.log("debug", line);
+    lifecycle::create(&global.root, request, global.debug.then_some(&mut tell))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -96,7 +97,8 @@ pub fn run(global: &Global, args: Run) -> Result<ExitCode> {
     }
     // Before anything is to be forwarded.
     let signals = if args.detach { None } else { Some(relay::Signals::block()?) };
-    let (container, running, terminal) = lifecycle::run(&global.root, request, &mut |line| global.debug_line(line))?;
+    let mut tell = |line: &str| global.log("debug", line);
+    let (container, running, terminal) = lifecycle::run(&global.root, request, global.debug.then_some(&mut tell))?;
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     let ended = relay::until_end(&running, terminal, signals);
     if !args.keep {

@@ -142,13 +142,6 @@ impl Global {
         eprintln!("warning: {message}");
     }
 
-    /// With `--debug`, what is about to be done.
-    pub fn debug_line(&self, line: &str) {
-        if self.debug {
-            self.log("debug", line);
-        }
-    }
-
     /// Append one record to the log.
     pub fn log(&self, level: &str, message: &str) {
         let Some(path) = &self.log else { return };

@@ -3,13 +3,14 @@
 use super::record::{start_time, user_name};
 use super::{Container, Record, Root, ShortPath};
 use crate::runtime::cgroup::{Cgroup, Manager, Request, Saved};
+use crate::runtime::hook::Stage;
 use crate::runtime::launch::{self, Created, Forward, Rootfs, Running, Stdio};
 use crate::runtime::plan::{self, Plan, PlanOptions};
 use crate::runtime::{label, sync};
 use crate::state::file::{self, Durability};
 use crate::sys::fd;
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -30,8 +31,8 @@ pub struct CreateRequest {
     pub rootless: bool,
 }
 
-/// Is told every step of the plan.
-pub type Tell<'a> = &'a mut dyn FnMut(&str);
+/// Is told every step of the plan, where anybody wants to know.
+pub type Tell<'a> = Option<&'a mut dyn FnMut(&str)>;
 
 /// Where the master of a terminal goes.
 #[derive(Clone, Debug)]
@@ -98,6 +99,8 @@ fn make(root: &Root, request: CreateRequest, has_door: bool, tell: Tell<'_>) -> 
         created: jiff::Timestamp::now().to_string(),
         owner: user_name(nix::unistd::geteuid().as_raw()),
         annotations: spec.annotations().clone().unwrap_or_default(),
+        has_late_hooks: [Stage::Poststart, Stage::Poststop].iter().any(|stage| !plan::hooks(&spec, *stage).is_empty()),
+        shares_pids: shares_pids(&spec),
         ..Record::default()
     };
     let mut half = Half(Some(Container { dir, record }));
@@ -118,16 +121,17 @@ fn make(root: &Root, request: CreateRequest, has_door: bool, tell: Tell<'_>) -> 
     container.record.cgroup = cgroup.saved().clone();
     container.save()?;
     let plan = make_plan(&request, container, &spec, has_door)?;
-    for line in plan.to_string().lines() {
-        tell(line);
+    if let Some(tell) = tell {
+        plan.to_string().lines().for_each(tell);
     }
     let mut created = start_process(plan, container, &spec, &mut cgroup)?;
     container.record.pid = created.pid;
     container.record.start_time = start_time(created.pid)?;
     container.record.cgroup = cgroup.saved().clone();
     container.save()?;
-    if let (Console::Socket(path), Some(master)) = (&request.console, created.terminal.take()) {
-        send_console(path, &master)?;
+    if let (Console::Socket(path), Some(master)) = (&request.console, &created.terminal) {
+        send_console(path, master)?;
+        created.terminal = None;
     }
     if let Some(path) = &request.pid_file {
         write_pid_file(path, created.pid)?;
@@ -162,17 +166,25 @@ fn start_process(plan: Plan, container: &Container, spec: &Spec, cgroup: &mut Cg
     let stdio = if plan.wants_terminal { Stdio::Terminal } else { Stdio::Inherit };
     let cgroup = Some(cgroup).filter(|cgroup| cgroup.exists());
     let mut created = launch::launch(plan, Rootfs::Path(container.record.rootfs.clone()), stdio, cgroup)?;
-    created.forward = Some(forwarder(container, spec));
+    created.forward = forwarder(container, spec);
     Ok(created)
 }
 
-/// Passes the listener of the container's filter on.
-pub(super) fn forwarder(container: &Container, spec: &Spec) -> Forward {
+/// Passes the listener of the container's filter on, where it is to have one.
+pub(super) fn forwarder(container: &Container, spec: &Spec) -> Option<Forward> {
+    spec.linux().as_ref()?.seccomp().as_ref()?.listener_path().as_ref()?;
     let (mut container, spec) = (container.clone(), spec.clone());
-    Box::new(move |listener, pid| {
+    Some(Box::new(move |listener, pid| {
         container.record.pid = pid;
         container.forward_listener(&spec, listener)
-    })
+    }))
+}
+
+/// No new pid namespace: what the first process leaves behind lives on.
+fn shares_pids(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let own = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Pid);
+    own.is_none_or(|namespace| namespace.path().is_some())
 }
 
 /// Socket activation: the descriptors of LISTEN_FDS go on to the container, and their environment with them.
@@ -201,6 +213,10 @@ fn read_spec(bundle: &Path, name: &Path) -> Result<Vec<u8>> {
 /// The spec; an error names the place in the document.
 pub fn parse_spec(text: &[u8]) -> Result<Spec> {
     let text = &with_known_names(text);
+    // Following the path costs as much as the parsing: only where it is needed.
+    if let Ok(spec) = serde_json::from_slice(text) {
+        return Ok(spec);
+    }
     let mut reader = serde_json::Deserializer::from_slice(text);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();

@@ -56,7 +56,7 @@ pub fn exec(container: &Container, request: ExecRequest) -> Result<(Running, Opt
     let stdio = if wants_terminal { Stdio::Terminal } else { Stdio::Inherit };
     let cgroup = Some(&mut cgroup).filter(|cgroup| cgroup.exists());
     let mut created = launch::launch(plan, launch::Rootfs::Joined, stdio, cgroup)?;
-    created.forward = Some(forwarder(container, &spec));
+    created.forward = forwarder(container, &spec);
     let mut terminal = created.terminal.take();
     if let (Console::Socket(path), Some(master)) = (&request.console, &terminal) {
         send_console(path, master)?;

@@ -36,6 +36,10 @@ pub struct Record {
     pub created: String,
     pub owner: String,
     pub annotations: HashMap<String, String>,
+    /// There are hooks for after its start or its end.
+    pub has_late_hooks: bool,
+    /// Its pid namespace is also somebody else's.
+    pub shares_pids: bool,
     pub cgroup: Saved,
 }
 
