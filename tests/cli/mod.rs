@@ -1,5 +1,6 @@
 //! The command line: one file per verb, each output compared whole.
 
+mod archive;
 mod general;
 mod image;
 mod life;

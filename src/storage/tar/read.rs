@@ -59,6 +59,7 @@ impl<R: BufRead, S: Raw> Reader<R, S> {
                 return Ok(None);
             }
             if block.iter().all(|byte| *byte == 0) {
+                ensure!(extended.is_empty(), "the archive ends after an extended header");
                 self.drain()?;
                 return Ok(None);
             }
