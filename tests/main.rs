@@ -10,5 +10,6 @@ mod document;
 mod kernel;
 mod leak;
 mod machine;
+mod network;
 mod oci;
 mod tidy;

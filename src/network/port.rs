@@ -220,12 +220,22 @@ fn holder(address: SocketAddr, protocol: Protocol) -> Option<String> {
             let target = target.to_string_lossy();
             let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
             if inode.is_some_and(|inode| inodes.iter().any(|other| other == inode)) {
-                let command = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-                return Some(format!("{} (pid {pid})", command.trim()));
+                return Some(format!("{} (pid {pid})", command_of(&process.path())));
             }
         }
     }
     None
+}
+
+/// What a process calls itself: a supervisor bears its container's name there.
+fn command_of(process: &std::path::Path) -> String {
+    let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+    let first = String::from_utf8_lossy(line.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
+    let name = if first.starts_with('/') { first.rsplit('/').next().unwrap_or_default() } else { &first };
+    match name {
+        "" => std::fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 fn inodes_of_port(port: u16, protocol: Protocol) -> Vec<String> {

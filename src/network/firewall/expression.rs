@@ -165,14 +165,6 @@ pub fn masquerade(batch: &mut Batch) {
     expression(batch, "masq", |_| {});
 }
 
-/// Count packets and bytes, as iptables does in each rule.
-pub fn counter(batch: &mut Batch) {
-    expression(batch, "counter", |batch| {
-        batch.put(1, &0u64.to_be_bytes());
-        batch.put(2, &0u64.to_be_bytes());
-    });
-}
-
 /// `NF_ACCEPT`, `NF_DROP` or, with a chain, `NFT_JUMP`.
 pub fn verdict(batch: &mut Batch, code: i32, chain: Option<&str>) {
     expression(batch, "immediate", |batch| {

@@ -131,11 +131,6 @@ impl Firewall {
         self.remove(|write| table::zone(write, zone, Change::Remove)).map(|_| ())
     }
 
-    /// Remove the table and all that is in it.
-    pub fn demolish(&self) -> Result<()> {
-        self.remove(table::delete).map(|_| ())
-    }
-
     fn send(&self, fill: impl FnOnce(&mut Transaction<'_>)) -> Result<()> {
         table::transaction(&self.table, fill).send(&self.socket).context("write the firewall rules")?;
         Ok(())
