@@ -14,6 +14,7 @@ use crate::network::attach;
 use crate::state::container::{self, ContainerRecord, ImageUse, VERSION};
 use crate::state::event::{self, Event};
 use crate::state::file::{self, Durability};
+use crate::state::lock::{self, Mode, Rank};
 use crate::state::name::Names;
 use crate::storage::volume;
 use crate::storage::{layer, overlay::Upper};
@@ -235,6 +236,11 @@ fn publish(engine: &Engine, record: &mut ContainerRecord, name: Option<String>, 
             let content = serde_json::to_vec(record)?;
             let path = staging.join("config.json");
             file::replace(&path, &content, durability).with_context(|| format!("write {}", path.display()))?;
+            // Shared with all but those who collect garbage: the layers that are there now stay, for the record names them.
+            let store = lock::lock(&layout.lock(), Rank::Store, Mode::Shared)?;
+            if let Some(gone) = record.layers.iter().find(|hex| !layer::exists(layout, hex)) {
+                anyhow::bail!("layer {gone} was removed a moment ago");
+            }
             let names = Names::lock(layout)?;
             match names.take(&wanted, &record.id)? {
                 None => {
@@ -251,6 +257,7 @@ fn publish(engine: &Engine, record: &mut ContainerRecord, name: Option<String>, 
                 Some(_) if name.is_none() => {}
                 Some(owner) if replace => {
                     drop(names);
+                    drop(store);
                     let wish = remove::Wish { force: true, ..remove::Wish::default() };
                     remove::remove(engine, &owner, wish).with_context(|| format!("replace container {wanted}"))?;
                 }

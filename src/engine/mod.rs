@@ -16,6 +16,7 @@ pub mod exec;
 pub mod health;
 mod idmap;
 pub mod image;
+pub mod image_mount;
 pub mod info;
 pub mod inspect;
 pub mod list;

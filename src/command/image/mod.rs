@@ -3,5 +3,7 @@
 pub mod diff;
 pub mod exists;
 pub mod inspect;
+pub mod mount;
 pub mod prune;
 pub mod tree;
+pub mod unmount;
