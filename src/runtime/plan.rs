@@ -8,6 +8,7 @@ mod check;
 #[cfg(test)]
 mod golden;
 mod mount;
+mod namespace;
 mod process;
 
 use super::hook::{HookStep, Stage, State};
@@ -15,7 +16,6 @@ use super::idmap::{IdMaps, Range};
 use super::rootfs::CgroupMount;
 use super::step::{DeviceStep, Limit, Place, Step};
 use super::sync::Word;
-use crate::sys::namespace::CLONE_NEWTIME;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Hook, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
 use std::collections::BTreeMap;
@@ -24,8 +24,11 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use namespace::Namespaces;
+
 pub use check::check_process;
 pub use mount::option_names as mount_options;
+pub use namespace::namespace_kind;
 pub use process::{Tail, capability_names, tail};
 
 /// What a plan needs to know beside the spec.
@@ -237,97 +240,6 @@ fn c_string(prefix: &str, text: &str) -> Result<CString> {
 fn path_string(path: &Path) -> Result<CString> {
     use std::os::unix::ffi::OsStrExt;
     CString::new(path.as_os_str().as_bytes()).with_context(|| format!("{path:?} has a zero byte"))
-}
-
-/// The namespaces of a spec: made, joined, or (absent) the caller's.
-struct Namespaces(Vec<(LinuxNamespaceType, Option<Place>)>);
-
-/// (CLONE_NEW*, name) of a kind.
-pub fn namespace_kind(kind: LinuxNamespaceType) -> (i32, &'static str) {
-    match kind {
-        LinuxNamespaceType::Mount => (libc::CLONE_NEWNS, "mount"),
-        LinuxNamespaceType::Cgroup => (libc::CLONE_NEWCGROUP, "cgroup"),
-        LinuxNamespaceType::Uts => (libc::CLONE_NEWUTS, "uts"),
-        LinuxNamespaceType::Ipc => (libc::CLONE_NEWIPC, "ipc"),
-        LinuxNamespaceType::User => (libc::CLONE_NEWUSER, "user"),
-        LinuxNamespaceType::Pid => (libc::CLONE_NEWPID, "pid"),
-        LinuxNamespaceType::Network => (libc::CLONE_NEWNET, "network"),
-        LinuxNamespaceType::Time => (CLONE_NEWTIME, "time"),
-    }
-}
-
-impl Namespaces {
-    fn new(linux: &Linux, held: Vec<(LinuxNamespaceType, OwnedFd)>) -> Result<Namespaces> {
-        let mut all: Vec<(LinuxNamespaceType, Option<Place>)> =
-            held.into_iter().map(|(kind, fd)| (kind, Some(Place::Fd(fd)))).collect();
-        for namespace in linux.namespaces().iter().flatten() {
-            if all.iter().any(|(kind, _)| *kind == namespace.typ()) {
-                continue;
-            }
-            let place = match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
-                Some(path) => Some(Place::Path(path_string(path)?)),
-                None => None,
-            };
-            all.push((namespace.typ(), place));
-        }
-        Ok(Namespaces(all))
-    }
-
-    fn has(&self, wanted: LinuxNamespaceType) -> bool {
-        self.0.iter().any(|(kind, _)| *kind == wanted)
-    }
-
-    fn makes(&self, wanted: LinuxNamespaceType) -> bool {
-        self.0.iter().any(|(kind, place)| *kind == wanted && place.is_none())
-    }
-
-    /// Flags for clone3, joins for whoever can do them, and the rest as steps.
-    fn enter(mut self, plan: &mut Plan, new_user: Option<&IdMaps>, offsets: Vec<u8>) -> Result<()> {
-        // The user namespace first: it gives the rights over the others that belong to it.
-        self.0.sort_by_key(|(kind, _)| (*kind != LinuxNamespaceType::User, namespace_kind(*kind).0));
-        let mut joins_user = false;
-        let makes_network = self.makes(LinuxNamespaceType::Network);
-        let (mut makes_cgroup, mut makes_time) = (false, false);
-        for (kind, place) in self.0 {
-            let (flag, name) = namespace_kind(kind);
-            match (kind, place) {
-                // Made later, once the process stands in its cgroup, which becomes the root.
-                (LinuxNamespaceType::Cgroup, None) => makes_cgroup = true,
-                (LinuxNamespaceType::Time, None) => makes_time = true,
-                (_, None) => plan.flags |= flag as u64,
-                // A pid namespace is joined by birth. With a user namespace of its own the child has no rights over
-                // a namespace made outside: the parent lends its own.
-                (LinuxNamespaceType::Pid, Some(place)) => plan.borrowed.push((flag, name, place)),
-                (LinuxNamespaceType::User, Some(place)) => {
-                    joins_user = true;
-                    plan.child.push(Step::Join { kind: flag, name, place });
-                }
-                (_, Some(place)) if new_user.is_some() => plan.borrowed.push((flag, name, place)),
-                (_, Some(place)) => plan.child.push(Step::Join { kind: flag, name, place }),
-            }
-        }
-        match new_user.map(IdMaps::first_user) {
-            Some((uid, gid)) => plan.child.push(Step::BecomeRoot { uid, gid }),
-            None if joins_user => plan.child.push(Step::BecomeRoot { uid: 0, gid: 0 }),
-            None => {}
-        }
-        if joins_user && plan.flags != 0 {
-            // Namespaces made at birth would belong to the caller's user namespace.
-            plan.child.push(Step::Unshare(plan.flags as i32 & !libc::CLONE_NEWPID));
-            plan.flags &= libc::CLONE_NEWPID as u64;
-        }
-        plan.child.extend([Step::Conceal, Step::NewSession, Step::Umask(0)]);
-        if makes_cgroup {
-            plan.child.push(Step::NewCgroupNamespace);
-        }
-        if makes_network {
-            plan.child.push(Step::LoopbackUp);
-        }
-        if makes_time {
-            plan.child.push(Step::NewTimeNamespace(offsets));
-        }
-        Ok(())
-    }
 }
 
 /// What the root file system's steps need.
