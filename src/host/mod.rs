@@ -5,6 +5,7 @@ pub mod apparmor;
 pub mod bus;
 pub mod device;
 pub mod netns;
+pub mod notify;
 pub mod resolve;
 pub mod systemd;
 pub mod userns;

@@ -76,6 +76,8 @@ pub struct House {
     pub network: Attached,
     /// Its health checks.
     pub health: Option<Health>,
+    /// The service manager waits for the first check that succeeds.
+    pub notify_healthy: bool,
     /// It is to be started again, whatever its policy says.
     pub restart_wanted: bool,
     /// How to stop it when nobody says.
@@ -170,6 +172,7 @@ impl House {
             cgroup: None,
             network: Attached::default(),
             health: None,
+            notify_healthy: false,
             restart_wanted: false,
             stop_default: StopWish { signal: libc::SIGTERM, timeout: None },
             ephemeral: false,
@@ -369,6 +372,10 @@ impl House {
                 status.health_failing = health.failing;
                 status.health_log.clone_from(&health.log);
             });
+        }
+        if self.notify_healthy && self.status.get().health == "healthy" {
+            self.notify_healthy = false;
+            crate::host::notify::notify("READY=1");
         }
         match (verdict.action, process) {
             (OnFailure::Kill, Some(process)) => self.kill(process),

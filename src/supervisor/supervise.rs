@@ -13,6 +13,7 @@ use super::relay::{Relay, Viewer};
 use super::serve::{Client, House, Process, StopWish, Turn, viewer};
 use super::status::StatusFile;
 use crate::failure::{self, Failure, Kind};
+use crate::host::notify;
 use crate::host::userns::{self, Privilege};
 use crate::model::container::NamespaceMode;
 use crate::model::id::Id;
@@ -299,6 +300,14 @@ fn introduce(
     });
     let _ = exit::write_pidfile(record.spec.lifecycle.pidfile.as_deref(), pid);
     let _ = exit::write_pidfile(record.spec.lifecycle.supervisor_pidfile.as_deref(), std::process::id() as i32);
+    let mode = record.spec.lifecycle.sdnotify.as_deref();
+    if running && matches!(mode, Some("conmon" | "healthy")) {
+        let supervisor = std::process::id();
+        // With `healthy` the rest is said by the first check that succeeds.
+        let ready = if mode == Some("conmon") { "\nREADY=1" } else { "" };
+        notify::notify(&format!("MAINPID={supervisor}{ready}"));
+    }
+    house.notify_healthy = mode == Some("healthy");
     if let Some(connection) = client {
         let attached = seen.is_some();
         let wants_input = start.attach.is_some_and(|attach| attach.input);

@@ -164,4 +164,19 @@ both! {
         assert_eq!(env.coracle(["wait", "bad"]).ok(), "137");
         assert!(env.coracle(["healthcheck", "run", "bad"]).fails(125).contains("not running"));
     }
+
+    fn the_service_manager_is_told(env: Env) {
+        let image = env.busybox();
+        let path = env.path("notify");
+        let manager = std::os::unix::net::UnixDatagram::bind(&path).expect("listen as a service manager");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("let the user in");
+        let words = ["run", "-d", "--name", "web", "--network", "none", "--sdnotify", "conmon", image, "sleep", "1000"];
+        env.command(words).env("NOTIFY_SOCKET", &path).run().ok();
+        manager.set_read_timeout(Some(std::time::Duration::from_secs(30))).expect("set a deadline");
+        let mut message = [0; 256];
+        let length = manager.recv(&mut message).expect("a message");
+        let text = String::from_utf8_lossy(&message[..length]).into_owned();
+        assert_eq!(text, format!("MAINPID={}\nREADY=1", word(&env, "web", "{{.State.ConmonPid}}")));
+        env.coracle(["rm", "-f", "-t", "0", "web"]).ok();
+    }
 }
