@@ -108,6 +108,7 @@ pub fn launch(mut plan: Plan, rootfs: Rootfs, stdio: Stdio, cgroup: Option<&mut 
     }
     let mut root_mount = match rootfs {
         Rootfs::Mount(mount) => Some(mount),
+        Rootfs::Path(path) if !path.is_dir() => bail!("root.path: {} is not a directory", path.display()),
         Rootfs::Path(_) | Rootfs::Joined => None,
     };
     prepare_mounts(&mut plan, &mut root_mount)?;

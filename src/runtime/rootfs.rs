@@ -177,11 +177,6 @@ impl Root {
         self.old = None;
         Ok(nix::unistd::chdir(c"/")?)
     }
-
-    /// Without a mount namespace of its own: chroot.
-    pub fn change_root(&mut self) -> Result<(), Fault> {
-        self.move_to_root()
-    }
 }
 
 impl MountStep {

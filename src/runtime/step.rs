@@ -108,7 +108,6 @@ pub enum Step {
     Hook(Box<HookStep>),
     PivotRoot,
     MoveRoot,
-    ChangeRoot,
 
     // the last things
     Terminal {
@@ -304,7 +303,6 @@ impl Step {
             Step::Hook(hook) => hook.run_in_child(),
             Step::PivotRoot => child.root.pivot(),
             Step::MoveRoot => child.root.move_to_root(),
-            Step::ChangeRoot => child.root.change_root(),
 
             Step::Terminal { rows, columns, owner } => set_terminal(child, *rows, *columns, *owner),
             Step::Stdio { uid, gid } => place_stdio(child, *uid, *gid),

@@ -55,11 +55,6 @@ pub fn drop_bounding(capability: u32) -> io::Result<()> {
     prctl(libc::PR_CAPBSET_DROP, capability.into(), 0).map(drop)
 }
 
-/// Is it in the bounding set? An error where the kernel has no such capability.
-pub fn is_bounding(capability: u32) -> io::Result<bool> {
-    Ok(prctl(libc::PR_CAPBSET_READ, capability.into(), 0)? == 1)
-}
-
 /// Put a capability into the ambient set.
 pub fn raise_ambient(capability: u32) -> io::Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as _, capability.into()).map(drop)

@@ -170,8 +170,6 @@ pub fn file_system_magic(fd: impl AsFd) -> io::Result<i64> {
 
 /// Of procfs.
 pub const PROC_MAGIC: i64 = 0x9fa0;
-/// Of sysfs.
-pub const SYSFS_MAGIC: i64 = 0x6265_6572;
 /// Of devpts.
 pub const DEVPTS_MAGIC: i64 = 0x1cd1;
 

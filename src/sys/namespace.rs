@@ -22,13 +22,6 @@ pub fn unshare(kinds: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// The CLONE_NEW* flag of the namespace behind this descriptor; an error where it is no namespace.
-pub fn kind_of(fd: BorrowedFd<'_>) -> io::Result<i32> {
-    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
-    // SAFETY: this request takes no argument.
-    Ok(check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) }.into())? as i32)
-}
-
 /// Set the loopback interface of this network namespace up.
 pub fn raise_loopback() -> io::Result<()> {
     // SAFETY: takes numbers only.

@@ -320,19 +320,14 @@ pub fn reset_signals() {
 pub struct Strings {
     pointers: Vec<*const libc::c_char>,
     // Owns what `pointers` points at; a CString's bytes do not move with it.
-    strings: Vec<CString>,
+    _strings: Vec<CString>,
 }
 
 impl Strings {
     /// Make them ready.
     pub fn new(strings: Vec<CString>) -> Strings {
         let pointers = strings.iter().map(|string| string.as_ptr()).chain([null()]).collect();
-        Strings { pointers, strings }
-    }
-
-    /// What they are.
-    pub fn strings(&self) -> &[CString] {
-        &self.strings
+        Strings { pointers, _strings: strings }
     }
 }
 

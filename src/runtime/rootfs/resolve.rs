@@ -52,12 +52,6 @@ pub fn strict_directory(root: BorrowedFd<'_>, path: &CStr) -> io::Result<OwnedFd
     }
 }
 
-/// The parent directory (made where missing) and the last component of a path.
-pub fn parent(root: BorrowedFd<'_>, path: &CStr) -> io::Result<(OwnedFd, CString)> {
-    let (parent, name) = split(path)?;
-    Ok((directory(root, &parent)?, name))
-}
-
 /// `/a/b` as `/a` and `b`.
 pub fn split(path: &CStr) -> io::Result<(CString, CString)> {
     let bytes = path.to_bytes();

@@ -65,7 +65,6 @@ impl fmt::Display for Step {
             Step::Hook(hook) => hook.fmt(f),
             Step::PivotRoot => write!(f, "change root (pivot_root)"),
             Step::MoveRoot => write!(f, "change root (move)"),
-            Step::ChangeRoot => write!(f, "change root (chroot)"),
             Step::Terminal { rows, columns, owner } => write!(f, "take the terminal {columns}x{rows} for user {owner}"),
             Step::Stdio { uid, gid } => write!(f, "set stdio, for user {uid}:{gid}"),
             Step::CloseOnExec { first } => write!(f, "close descriptors from {first} on exec"),
