@@ -12,7 +12,7 @@ use crate::model::mount::MountSource;
 use crate::state::container::{self, ContainerRecord};
 use crate::state::event::now_ns;
 use crate::storage::layer::{self, Claim, Staged};
-use crate::storage::{overlay, pack, tree};
+use crate::storage::{flat, overlay, pack, tree};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::io::Write;
@@ -48,6 +48,8 @@ pub fn commit(engine: &Engine, container_name: &str, wish: &Wish) -> Result<Imag
     if frozen {
         pause::pause(engine, &id)?;
     }
+    // A copy of the image knows no changes apart: all of it is one layer.
+    let wish = &Wish { squash: wish.squash || flat::path(&engine.layout.container(&id)).exists(), ..wish.clone() };
     let staged = stage(engine, &record, wish.squash);
     if frozen {
         pause::unpause(engine, &id)?;

@@ -5,7 +5,7 @@ use crate::failure::{Failure, Kind};
 use crate::image::store;
 use crate::state::container::{self, ContainerRecord};
 use crate::storage::diff::{self, Change};
-use crate::storage::{layer, overlay, tree};
+use crate::storage::{flat, layer, overlay, tree};
 use anyhow::{Context, Result};
 use std::os::fd::AsFd;
 
@@ -46,6 +46,14 @@ pub fn of_any(engine: &Engine, name: &str) -> Result<Vec<Line>> {
 pub fn of_container(engine: &Engine, name: &str) -> Result<Vec<Line>> {
     let id = crate::engine::create::find(engine, name)?;
     let record = ContainerRecord::load(&engine.layout, &id)?;
+    if flat::path(&engine.layout.container(&id)).exists() {
+        return Err(Failure::new(
+            Kind::Engine,
+            format!("container {name} is a copy of its image: what it changed is not known apart"),
+        )
+        .hint("the store lies on a file system without overlays; choose another with --root")
+        .into());
+    }
     let upper = overlay::Upper::under(&engine.layout.container(&id)).upper;
     let upper = tree::open_directory(&upper).with_context(|| format!("container {name} keeps no changes"))?;
     let lower = rootfs::image_root(engine, rootfs::layers(engine, &record))?;

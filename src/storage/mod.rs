@@ -6,6 +6,7 @@
 pub mod compress;
 pub mod copy;
 pub mod diff;
+pub mod flat;
 pub mod layer;
 pub mod overlay;
 pub mod pack;

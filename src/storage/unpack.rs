@@ -422,8 +422,24 @@ impl<'a> Unpacker<'a> {
                 let below = nix::fcntl::openat(&directory.fd, hidden.as_c_str(), flags, Mode::empty())?;
                 self.make_opaque(below.as_fd())
             }
+            // An overlay gives its whiteouts to nobody; what lies on one is marked by attributes (Linux 6.7).
+            Err(Errno::EPERM) => self.mark_whiteout(directory, &hidden).context("make a whiteout"),
             Err(error) => Err(error).context("make a whiteout"),
         }
+    }
+
+    /// The other form of a whiteout: an empty file with an attribute, in a directory with another.
+    fn mark_whiteout(&self, directory: &Directory, hidden: &CString) -> Result<()> {
+        let prefix = if self.options.user_attributes { "user.overlay." } else { "trusted.overlay." };
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = nix::fcntl::openat(&directory.fd, hidden.as_c_str(), flags, Mode::empty())?;
+        xattr::set(file.as_fd(), &CString::new(format!("{prefix}whiteout"))?, b"y")?;
+        let opaque = CString::new(format!("{prefix}opaque"))?;
+        // A directory that hides all below it stays so.
+        if xattr::get_of(xattr::Of::Fd(directory.fd.as_fd()), &opaque)?.as_deref() != Some(b"y") {
+            xattr::set(directory.fd.as_fd(), &opaque, b"x")?;
+        }
+        Ok(())
     }
 
     fn make_opaque(&self, directory: BorrowedFd<'_>) -> Result<()> {

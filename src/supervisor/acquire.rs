@@ -21,7 +21,7 @@ use crate::runtime::idmap;
 use crate::runtime::plan::{self, Plan, PlanOptions};
 use crate::state::container::{self, ContainerRecord, State};
 use crate::state::layout::Layout;
-use crate::storage::{layer, overlay, tree};
+use crate::storage::{flat, layer, overlay, tree};
 use crate::sys::{fd, mount};
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
@@ -207,16 +207,25 @@ pub fn layered(
     let mapped = bundle::has_user_namespace(record) && !privilege.rootless;
     let namespace = mapped.then(|| kernel_maps(&record.id_maps).namespace()).transpose();
     let namespace = namespace.context("make a user namespace for the id maps")?;
-    overlay::Overlay {
+    let directory = layout.container(&record.id);
+    let mut overlay = overlay::Overlay {
         lower,
-        upper: Some(overlay::Upper::under(&layout.container(&record.id))),
+        upper: Some(overlay::Upper::under(&directory)),
         // Nobody reads the upper directory of a container that goes with its process after a crash.
         volatile: record.spec.lifecycle.remove,
         userxattr: privilege.rootless,
         read_only: false,
         idmap: namespace.as_ref().map(AsFd::as_fd),
+    };
+    match overlay.mount() {
+        Err(error) if overlay::is_unsupported(&error) => {
+            overlay.upper = None;
+            overlay.read_only = true;
+            // Why there was no overlay is of interest only if there is no copy either.
+            flat::mount(&directory, &overlay, privilege.single).map_err(|second| second.context(error))
+        }
+        mounted => mounted,
     }
-    .mount()
 }
 
 /// The record's maps as the runtime writes them.
@@ -411,7 +420,11 @@ fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, h
         hostname,
         prepared,
         devices: device::asked(&spec.devices)?,
-        host_devices: if spec.security.privileged { device::of_host(privilege.rootless, !bundle::wants_systemd(spec)) } else { Vec::new() },
+        host_devices: if spec.security.privileged {
+            device::of_host(privilege.rootless, !bundle::wants_systemd(spec))
+        } else {
+            Vec::new()
+        },
         block_devices,
         hard_limits: (hard_limit(RLIMIT_NOFILE), hard_limit(RLIMIT_NPROC)),
         may_raise_limits: may_raise_limits(privilege, capabilities),
