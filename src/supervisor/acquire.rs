@@ -452,8 +452,7 @@ fn may_limit_pids(request: &Request<'_>) -> bool {
     if request.record.spec.cgroups == CgroupsMode::Disabled {
         return false;
     }
-    // Root may set it wherever there is a pids controller; only for a user is it worth to look what was delegated.
-    !request.privilege.rootless || cgroup::controllers(manager(request), true).contains("pids")
+    cgroup::may_limit("pids", manager(request), request.privilege.rootless)
 }
 
 fn manager(request: &Request<'_>) -> Manager {

@@ -120,3 +120,21 @@ as_user! {
         stopping_the_unit_stops_the_container(with_bus(env));
     }
 }
+
+as_root! {
+    /// As in a privileged container of Docker's: the tree's root is a group with processes, which hands nothing down.
+    fn limits_inside_another_container(env: Env) {
+        need!(cgroup2, systemd);
+        let image = env.busybox();
+        let coracle = crate::support::coracle::binary().display().to_string();
+        let stores = format!("--root {} --runroot {}", env.data().display(), env.runroot().display());
+        let script = format!(
+            "umount /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && \
+             {coracle} {stores} run --rm --network none --memory 48m {image} cat /sys/fs/cgroup/memory.max && \
+             {coracle} {stores} run --rm --network none {image} cat /sys/fs/cgroup/pids.max"
+        );
+        let inside = ["unshare", "--cgroup", "--mount", "--fork", "sh", "-c", &script];
+        let unit = ["systemd-run", "--quiet", "--collect", "--pipe", "--wait", "--property=Delegate=yes", "--"];
+        assert_eq!(env.other(unit.iter().chain(&inside)).run().succeeded(), "50331648\n2048");
+    }
+}

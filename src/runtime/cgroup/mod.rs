@@ -416,6 +416,16 @@ pub fn controllers(manager: Manager, rootless: bool) -> BTreeSet<String> {
     }
 }
 
+/// Whether a limit of this controller, which nobody asked for, could be set for a container of this caller.
+pub fn may_limit(controller: &str, manager: Manager, rootless: bool) -> bool {
+    match Layout::detect() {
+        Layout::Unified(root) if !rootless => manager == Manager::Systemd || v2::may_have(&root, controller),
+        Layout::Unified(_) => controllers(manager, true).contains(controller),
+        Layout::Legacy { .. } => !rootless && v2::is_writable(&place::legacy_root(controller)),
+        Layout::Absent => false,
+    }
+}
+
 /// `--cgroups=split`: moves all processes of the caller's own group (a service's, delegated) to a group `supervisor`
 /// below it, and gives the path for the container's beside that, for [`Request::path`] with [`Manager::Cgroupfs`].
 pub fn split(id: &str) -> Result<PathBuf> {

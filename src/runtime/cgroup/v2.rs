@@ -64,8 +64,12 @@ fn hand_down(root: &Path, parent: &Path, wanted: &BTreeSet<&str>) -> Result<()> 
         let available = read(&level.join("cgroup.controllers"))?;
         let control = level.join("cgroup.subtree_control");
         let enabled = read(&control)?;
-        for controller in missing(wanted, &enabled) {
-            if available.split_ascii_whitespace().any(|name| name == controller) {
+        let absent = missing(wanted, &enabled).filter(|name| available.split_ascii_whitespace().any(|one| one == *name));
+        let absent: Vec<&str> = absent.collect();
+        // With processes in it some controllers could be enabled still, but only by making the group a threaded one.
+        let takes = |level: &Path| !level.join("cgroup.type").exists() || is_empty(level);
+        if !absent.is_empty() && (takes(&level) || (level == root && evacuate(root).is_ok())) {
+            for controller in absent {
                 let _ = write(&control, &format!("+{controller}"));
             }
         }
@@ -73,6 +77,37 @@ fn hand_down(root: &Path, parent: &Path, wanted: &BTreeSet<&str>) -> Result<()> 
         level.push(component);
         make_directory(&level)?;
     }
+}
+
+/// No process is in the group itself.
+fn is_empty(level: &Path) -> bool {
+    std::fs::read_to_string(level.join("cgroup.procs")).is_ok_and(|text| text.trim().is_empty())
+}
+
+/// Inside another container the root of the tree is that container's own group, with all its processes, and hands
+/// nothing down. They go to a group `init` below it, as in Docker's and podman's images for running in containers.
+fn evacuate(root: &Path) -> Result<()> {
+    if place::own_path()? != Path::new("/") {
+        bail!("{} has processes that are not in our namespace", root.display());
+    }
+    let target = root.join("init");
+    make_directory(&target)?;
+    move_processes(root, &target)
+}
+
+/// Whether a container of root's could be given this controller, as far as can be told without trying.
+pub(super) fn may_have(root: &Path, controller: &str) -> bool {
+    let listed = |file: &str| {
+        std::fs::read_to_string(root.join(file))
+            .is_ok_and(|text| text.split_ascii_whitespace().any(|name| name == controller))
+    };
+    // Only a machine's true root has no type, and only it may hold processes and hand down.
+    let hands_down = || {
+        listed("cgroup.subtree_control")
+            || !root.join("cgroup.type").exists()
+            || place::own_path().is_ok_and(|own| own == Path::new("/"))
+    };
+    is_writable(root) && listed("cgroup.controllers") && hands_down()
 }
 
 fn unavailable(controller: &str, root: &Path, parent: &Path) -> anyhow::Error {
@@ -134,7 +169,8 @@ pub(super) fn available(root: &Path, rootless: bool) -> BTreeSet<String> {
     controllers(&directory)
 }
 
-fn is_writable(directory: &Path) -> bool {
+/// Whether groups can be made in it: a read-only mount says no to root too.
+pub(super) fn is_writable(directory: &Path) -> bool {
     nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK).is_ok()
 }
 
@@ -156,19 +192,26 @@ pub(super) fn split(root: &Path) -> Result<PathBuf> {
     let supervisor = directory.join(SUPERVISOR);
     let hint = "the unit must be delegated: put `Delegate=yes` into its [Service] section";
     make_directory(&supervisor).context("split the cgroup").hint(hint)?;
-    let target = supervisor.join("cgroup.procs");
+    move_processes(&directory, &supervisor).hint(hint)?;
+    Ok(own)
+}
+
+/// Until nobody is left: they may fork meanwhile.
+fn move_processes(from: &Path, to: &Path) -> Result<()> {
+    let target = to.join("cgroup.procs");
     loop {
-        let text = read(&directory.join("cgroup.procs"))?;
+        let text = read(&from.join("cgroup.procs"))?;
         if text.trim().is_empty() {
-            return Ok(own);
+            return Ok(());
         }
         for pid in text.lines() {
+            if pid == "0" {
+                bail!("{} has a process of another pid namespace", from.display());
+            }
             match write(&target, pid) {
                 // It has ended.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                result => {
-                    result.with_context(|| format!("move process {pid} to {}", supervisor.display())).hint(hint)?
-                }
+                result => result.with_context(|| format!("move process {pid} to {}", to.display()))?,
             }
         }
     }
