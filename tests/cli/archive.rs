@@ -2,7 +2,7 @@
 //! as an image; what is refused leaves nothing behind, what is taken stays inside.
 
 use crate::support::coracle::both;
-use crate::support::{Env, Image};
+use crate::support::Image;
 use serde_json::json;
 
 /// A raw tar header, so that it can say anything.

@@ -17,8 +17,6 @@ use std::io::Cursor;
 
 /// Name of the image carried in the binary.
 pub const HELLO: &str = "hello";
-/// Name of the pseudo image that is this machine's root file system under a throw-away overlay.
-pub const HOST: &str = "host";
 
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hello"));
 /// The day of the first release: the image is the same whenever it is made.

@@ -98,6 +98,7 @@ impl<R: BufRead, S: Raw> Reader<R, S> {
     }
 
     /// All of the current entry's content, if it is not longer than this.
+    #[cfg(test)]
     pub fn content_within(&mut self, limit: u64) -> Result<Vec<u8>> {
         ensure!(self.left <= limit, "a file of {} bytes where at most {limit} are expected", self.left);
         let mut content = Vec::with_capacity(self.left as usize);
