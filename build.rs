@@ -11,7 +11,7 @@ fn main() {
     // The crate finds the compiler of the target; linking is ours, for it is a program without any library.
     let compiler = cc::Build::new().cargo_warnings(false).get_compiler();
     let mut command = Command::new(compiler.path());
-    for (name, value) in compiler.env() {
+    for (name, value) in compiler.get_envs() {
         command.env(name, value);
     }
     command.args(["-static", "-nostdlib", "-ffreestanding", "-Os", "-fno-stack-protector", "-fno-pic", "-no-pie"]);

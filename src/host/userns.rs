@@ -15,7 +15,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Who called.
@@ -304,15 +304,6 @@ pub fn user_name(uid: u32) -> Option<String> {
     });
     // Users of LDAP are not in the file; the login has left their name in the environment.
     named.or_else(|| std::env::var("USER").ok())
-}
-
-/// A user's home directory from /etc/passwd.
-pub fn home_directory(uid: u32) -> Option<PathBuf> {
-    let text = std::fs::read_to_string("/etc/passwd").ok()?;
-    text.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        (fields.get(2)?.parse() == Ok(uid)).then(|| PathBuf::from(fields.get(5).copied().unwrap_or("/")))
-    })
 }
 
 #[cfg(test)]

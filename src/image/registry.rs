@@ -470,22 +470,6 @@ impl Repository {
         Ok(fetched)
     }
 
-    /// The digest a tag has, without fetching the manifest where the server tells it.
-    pub fn manifest_digest(&self, reference: &str) -> Result<Digest> {
-        let path = format!("/v2/{}/manifests/{reference}", self.name);
-        let headers = [("Accept", media::ACCEPT.to_owned())];
-        let scope = self.pull_scope();
-        let call = Call { method: "HEAD", path: &path, headers: &headers, body: Body::None, scope: &scope };
-        let what = || format!("reading manifest {reference} in {}", self.full_name());
-        let response = self.registry.send(call).with_context(what)?;
-        let said = http::header(&response, "docker-content-digest").and_then(|text| Digest::parse(text).ok());
-        match (response.status().as_u16(), said) {
-            (200, Some(digest)) => Ok(digest),
-            // Without the header, or where HEAD is refused (with no text, as HEAD has none): as GET says.
-            _ => Ok(self.manifest(reference)?.digest),
-        }
-    }
-
     /// Open a blob from byte `start` on. Returns the body and from where it really starts.
     pub fn open_blob(&self, descriptor: &Descriptor, start: u64) -> Result<(Response, u64)> {
         let path = format!("/v2/{}/blobs/{}", self.name, descriptor.digest);

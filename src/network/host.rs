@@ -9,7 +9,7 @@ use crate::model::subnet::{Subnet, mac_of};
 use crate::network::create;
 use crate::network::firewall::{Firewall, Zone};
 use crate::network::forward::{self, uplink};
-use crate::network::link::{self, Ipv6, Which};
+use crate::network::link::{self, Ipv6};
 use crate::network::message::Batch;
 use crate::network::option::{self, Options};
 use crate::state::layout::Layout;
@@ -141,7 +141,7 @@ impl Host {
                 link::add_address(&mut batch, index, gateway, pool.subnet.prefix);
             }
         }
-        link::set_up(&mut batch, Which::Index(index), if has_ipv6 { Ipv6::On } else { Ipv6::Off });
+        link::set_up(&mut batch, index, if has_ipv6 { Ipv6::On } else { Ipv6::Off });
         batch.send(&self.route)?;
         Ok(index)
     }

@@ -162,7 +162,7 @@ fn default_bridge_with_a_port_and_names() {
     // the host through its loopback (its own device must be up, as on any host)
     let lo = crate::sys::netlink::Socket::open(netlink::Family::Route).unwrap();
     let mut batch = crate::network::message::Batch::new();
-    crate::network::link::set_up(&mut batch, crate::network::link::Which::Index(1), crate::network::link::Ipv6::On);
+    crate::network::link::set_up(&mut batch, 1, crate::network::link::Ipv6::On);
     batch.send(&lo).unwrap();
     assert_eq!(hear(SocketAddr::from(([127, 0, 0, 1], 18080))).unwrap(), gateway.to_string());
     // the host through one of its addresses

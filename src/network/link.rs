@@ -184,15 +184,6 @@ pub fn add_stacked(batch: &mut Batch, stacked: &Stacked<'_>) {
     });
 }
 
-/// How to name a link in a request.
-#[derive(Clone, Copy, Debug)]
-pub enum Which<'a> {
-    /// By index.
-    Index(u32),
-    /// By name.
-    Name(&'a str),
-}
-
 /// Whether a link makes itself an IPv6 link-local address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ipv6 {
@@ -203,16 +194,8 @@ pub enum Ipv6 {
 }
 
 /// Bring a link up.
-pub fn set_up(batch: &mut Batch, link: Which<'_>, ipv6: Ipv6) {
-    let (index, name) = match link {
-        Which::Index(index) => (index, None),
-        Which::Name(name) => (0, Some(name)),
-    };
-    let label = format!("bring up link {}", name.map_or_else(|| index.to_string(), str::to_owned));
-    batch.message(&label, RTM_NEWLINK, ACK, &ifinfo(index, true), |batch| {
-        if let Some(name) = name {
-            batch.put_text(IFLA_IFNAME, name);
-        }
+pub fn set_up(batch: &mut Batch, index: u32, ipv6: Ipv6) {
+    batch.message(&format!("bring up link {index}"), RTM_NEWLINK, ACK, &ifinfo(index, true), |batch| {
         if ipv6 == Ipv6::Off {
             put_no_ipv6(batch);
         }

@@ -2,7 +2,6 @@
 
 use crate::state::file;
 use crate::state::layout::Layout;
-use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -60,16 +59,6 @@ pub fn day_file(layout: &Layout, time_ns: i64) -> std::path::PathBuf {
     let days = time_ns.div_euclid(86_400_000_000_000);
     let (year, month, day) = civil(days);
     layout.events().join(format!("{year:04}-{month:02}-{day:02}.jsonl"))
-}
-
-/// All events of one day's file, oldest first; a torn last line is passed over.
-pub fn read(path: &std::path::Path) -> Result<Vec<Event>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 /// Days since 1970 to year, month, day (Howard Hinnant's algorithm), so that naming a file loads no time zone data.

@@ -63,8 +63,6 @@ pub struct Attachments {
 
 /// All that launch needs.
 pub struct Acquired {
-    /// The spec, for `bundle/config.json`.
-    pub spec: Spec,
     /// Every step to execve.
     pub plan: Plan,
     /// The root, a detached mount.
@@ -73,8 +71,6 @@ pub struct Acquired {
     pub cgroup: Option<Cgroup>,
     /// Its networks: addresses, ports, and the name server to poll.
     pub network: Attached,
-    /// The container's network namespace, where it has one of its own.
-    pub network_namespace: Option<OwnedFd>,
     /// What must be released.
     pub held: Attachments,
 }
@@ -125,7 +121,7 @@ pub fn acquire(request: &Request<'_>, intend: &mut dyn FnMut(&Attachments) -> Re
         ..PlanOptions::default()
     };
     let plan = plan::plan(&bundle.spec, options)?;
-    Ok(Acquired { spec: bundle.spec, plan, rootfs, cgroup, network, network_namespace, held })
+    Ok(Acquired { plan, rootfs, cgroup, network, held })
 }
 
 /// Connect the network namespace as the record asks for.

@@ -230,13 +230,6 @@ fn image(request: &Request<'_>, reference: &str) -> Result<OwnedFd> {
         .with_context(|| format!("mount image {reference}"))
 }
 
-/// A directory or file below a directory of ours, as a mount; symbolic links do not lead out (CVE-2017-1002101).
-fn below(directory: &Path, subpath: &str) -> Result<OwnedFd> {
-    let root = std::fs::File::open(directory).with_context(|| format!("open {}", directory.display()))?;
-    let inside = open_below(root.as_fd(), subpath)?;
-    mount::clone_tree(inside.as_fd(), c"", true).with_context(|| format!("bind {subpath} of {}", directory.display()))
-}
-
 fn open_below(root: BorrowedFd<'_>, subpath: &str) -> Result<OwnedFd> {
     tree::open_in_root(root, subpath.trim_start_matches('/').as_bytes(), OFlag::O_PATH)
         .with_context(|| format!("open subpath {subpath}"))

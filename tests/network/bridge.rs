@@ -1,7 +1,6 @@
 //! Bridges as root: names, published ports, what is kept apart, and what another firewall does to us.
 
 use super::{fetch, get, serve};
-use crate::support::Env;
 use crate::support::coracle::as_root;
 use crate::support::need::need;
 

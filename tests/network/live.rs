@@ -1,7 +1,6 @@
 //! Joining and leaving networks while a container runs.
 
 use super::{fetch, get, serve};
-use crate::support::Env;
 use crate::support::coracle::as_root;
 use crate::support::need::need;
 

@@ -1,6 +1,5 @@
 //! `network create`, `ls`, `inspect`, `exists`, `rm`, `prune`, `update`: what they say and refuse.
 
-use crate::support::Env;
 use crate::support::coracle::both;
 
 both! {

@@ -1,6 +1,5 @@
 //! Durations and sizes as docker and podman tell them ("About an hour ago", "7.65 MB").
 
-use serde_json::Value;
 use std::time::{Duration, SystemTime};
 
 /// "3 seconds", "About a minute", "2 weeks": the steps are docker's.
@@ -78,11 +77,6 @@ pub(super) fn significant(value: f64, digits: usize) -> String {
         return format!("{}e{sign}{:02}", trim(mantissa), power.abs());
     }
     trim(&format!("{value:.*}", (digits as i32 - 1 - power).max(0) as usize))
-}
-
-/// A JSON number of bytes as people read it; other values as they are.
-pub fn size_of(value: &Value) -> String {
-    value.as_u64().map_or_else(|| super::template::display(value), size)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::model::subnet::{Subnet, format_mac, mac_of, parse_mac};
 use crate::network::forward::{self, uplink};
 use crate::network::host::{self, Host};
 use crate::network::ipam::{self, Lease};
-use crate::network::link::{self, Ipv6, Stacked, Veth, Which};
+use crate::network::link::{self, Ipv6, Stacked, Veth};
 use crate::network::message::Batch;
 use crate::network::option::{self, Options};
 use crate::network::port::{self, Families};
@@ -26,7 +26,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 pub(super) fn loopback() -> Result<Socket> {
     let socket = Socket::open(Family::Route).context("open a route socket")?;
     let mut batch = Batch::new();
-    link::set_up(&mut batch, Which::Index(1), Ipv6::On);
+    link::set_up(&mut batch, 1, Ipv6::On);
     batch.send(&socket)?;
     Ok(socket)
 }
@@ -364,7 +364,7 @@ pub(super) fn configure(
         }
         let has_ipv6 = one.leases.iter().any(|lease| lease.address.is_ipv6());
         let ipv6 = if has_ipv6 || one.record.driver != Driver::Bridge { Ipv6::On } else { Ipv6::Off };
-        link::set_up(&mut batch, Which::Index(*index), ipv6);
+        link::set_up(&mut batch, *index, ipv6);
     }
     for want_ipv4 in [true, false].into_iter().filter(|_| how.default_route) {
         default_route(&mut batch, joining, want_ipv4);

@@ -8,7 +8,7 @@
 use crate::model::subnet::Subnet;
 use crate::network::firewall::{Firewall, Uplink};
 use crate::network::host::{set_ipv6, set_sysctl};
-use crate::network::link::{self, Ipv6, Veth, Which};
+use crate::network::link::{self, Ipv6, Veth};
 use crate::network::message::Batch;
 use crate::sys::netlink::{self, Family, Socket, set_option};
 use crate::sys::packet;
@@ -70,7 +70,7 @@ fn new_namespace(quiet: bool) -> Result<OwnedFd> {
         let made = File::open("/proc/thread-self/ns/net").context("open the new network namespace")?;
         let socket = Socket::open(Family::Route)?;
         let mut batch = Batch::new();
-        link::set_up(&mut batch, Which::Index(1), Ipv6::On);
+        link::set_up(&mut batch, 1, Ipv6::On);
         batch.send(&socket)?;
         if quiet {
             // The other end of the uplink only has a packet socket: its namespace shall answer nothing.

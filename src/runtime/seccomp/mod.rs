@@ -43,8 +43,6 @@ pub struct Program {
     pub instructions: Vec<sock_filter>,
     /// `SECCOMP_FILTER_FLAG_*` as the profile asks, NEW_LISTENER included where an action notifies.
     pub flags: libc::c_ulong,
-    /// Some action is SCMP_ACT_NOTIFY: loading gives a listener that belongs to `listenerPath`.
-    pub notifies: bool,
 }
 
 /// The program of a profile. Errors name the field of config.json.
@@ -65,7 +63,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Program> {
         .hint("join rules, or name fewer entries in linux.seccomp.architectures")
         .into());
     }
-    Ok(Program { instructions, flags: flag_bits(profile, notifies), notifies })
+    Ok(Program { instructions, flags: flag_bits(profile, notifies) })
 }
 
 /// What one entry of `linux.seccomp.syscalls` means, with its names resolved to rows of the table.
