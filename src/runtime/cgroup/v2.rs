@@ -64,7 +64,8 @@ fn hand_down(root: &Path, parent: &Path, wanted: &BTreeSet<&str>) -> Result<()> 
         let available = read(&level.join("cgroup.controllers"))?;
         let control = level.join("cgroup.subtree_control");
         let enabled = read(&control)?;
-        let absent = missing(wanted, &enabled).filter(|name| available.split_ascii_whitespace().any(|one| one == *name));
+        let absent =
+            missing(wanted, &enabled).filter(|name| available.split_ascii_whitespace().any(|one| one == *name));
         let absent: Vec<&str> = absent.collect();
         // With processes in it some controllers could be enabled still, but only by making the group a threaded one.
         let takes = |level: &Path| !level.join("cgroup.type").exists() || is_empty(level);
