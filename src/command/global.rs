@@ -35,7 +35,7 @@ pub struct Global {
     #[arg(long, value_name = "DRIVER", value_parser = ["overlay"])]
     pub storage_driver: Option<String>,
     /// Where events are kept; `file` is the only backend.
-    #[arg(long, value_name = "BACKEND", value_parser = ["file", "none"], hide = true)]
+    #[arg(long, value_name = "BACKEND", value_parser = ["file"], hide = true)]
     pub events_backend: Option<String>,
     /// Write what goes to standard output to this file.
     #[arg(long, value_name = "FILE")]

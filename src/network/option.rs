@@ -11,8 +11,6 @@ use std::net::IpAddr;
 pub struct Options {
     /// Largest packet; 0: the kernel's or the parent's.
     pub mtu: u32,
-    /// VLAN tag of the bridge's port on its parent.
-    pub vlan: Option<u16>,
     /// Which other networks can be reached.
     pub isolation: Isolation,
     /// `mode` of macvlan and ipvlan, as the kernel numbers it; for a bridge see `unmanaged`.
@@ -62,9 +60,8 @@ fn one(driver: Driver, key: &str, value: &str, parsed: &mut Options) -> Result<(
         "parent" => parsed.parent = Some(value.to_owned()),
         "vlan" => {
             bridge_only()?;
-            let tag = number()?;
-            ensure!((1..=4094).contains(&tag), "option vlan: {value} is not in 1 to 4094");
-            parsed.vlan = Some(tag as u16);
+            // Nothing tags the bridge's ports: accepting it would join what the user wants apart.
+            bail!("option vlan: tagged bridge ports are not supported yet");
         }
         "isolate" => {
             bridge_only()?;
