@@ -1,5 +1,6 @@
 //! `coracle stop`.
 
+use super::flag::selection::SelectionFlags;
 use super::{each, present};
 use crate::engine::Engine;
 use crate::engine::select::{self, Wish};
@@ -12,43 +13,23 @@ use std::process::ExitCode;
 /// The stop signal is sent to the container's first process, and SIGKILL if it has not ended in time.
 #[derive(clap::Parser, Debug)]
 pub struct Args {
-    /// Stop all running containers
-    #[arg(short, long)]
-    all: bool,
-    /// Read the container ID from a file
-    #[arg(long, value_name = "FILE")]
-    cidfile: Vec<String>,
-    /// Only containers that match (KEY=VALUE, as in `ps`)
-    #[arg(short, long, value_name = "FILTER")]
-    filter: Vec<String>,
+    #[command(flatten)]
+    selection: SelectionFlags,
     /// Pass over containers that are not there
     #[arg(short, long)]
     ignore: bool,
-    /// The container that was created last
-    #[arg(short, long)]
-    latest: bool,
     /// Send this signal instead of the container's stop signal
     #[arg(short, long, value_name = "SIGNAL")]
     signal: Option<String>,
     /// Seconds to wait before the container is killed; -1 waits for ever
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", allow_negative_numbers = true)]
     time: Option<i64>,
-    /// Names or IDs
-    #[arg(value_name = "CONTAINER")]
-    containers: Vec<String>,
 }
 
 /// Stop them, all at once.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let signal = args.signal.as_deref().map(crate::model::signal::parse).transpose()?;
-    let wish = Wish {
-        names: args.containers,
-        all: args.all,
-        latest: args.latest,
-        filters: args.filter,
-        cidfiles: args.cidfile,
-        ignore: args.ignore,
-    };
+    let wish = Wish { ignore: args.ignore, ..args.selection.wish() };
     let chosen = select::select(engine, &wish, "stop", |_, state| state.is_live())?;
     let how = stop::Wish { signal, timeout_s: args.time };
     each::run(&chosen, |one| {

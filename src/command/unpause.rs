@@ -1,42 +1,23 @@
 //! `coracle unpause`.
 
 use super::each;
+use super::flag::selection::SelectionFlags;
 use crate::engine::Engine;
 use crate::engine::pause;
-use crate::engine::select::{self, Wish};
+use crate::engine::select;
 use anyhow::Result;
 use std::process::ExitCode;
 
 /// Unpause all the processes in one or more containers
 #[derive(clap::Parser, Debug)]
 pub struct Args {
-    /// Unpause all paused containers
-    #[arg(short, long)]
-    all: bool,
-    /// Read the container ID from a file
-    #[arg(long, value_name = "FILE")]
-    cidfile: Vec<String>,
-    /// Only containers that match (KEY=VALUE, as in `ps`)
-    #[arg(short, long, value_name = "FILTER")]
-    filter: Vec<String>,
-    /// The container that was created last
-    #[arg(short, long)]
-    latest: bool,
-    /// Names or IDs
-    #[arg(value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    selection: SelectionFlags,
 }
 
 /// Let them go on.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
-    let wish = Wish {
-        names: args.containers,
-        all: args.all,
-        latest: args.latest,
-        filters: args.filter,
-        cidfiles: args.cidfile,
-        ..Wish::default()
-    };
+    let wish = args.selection.wish();
     let chosen = select::select(engine, &wish, "unpause", |_, state| state.word() == "paused")?;
     each::run(&chosen, |one| {
         pause::unpause(engine, one.id()?)?;

@@ -19,6 +19,7 @@ pub mod process;
 pub mod registry;
 pub mod resource;
 pub mod security;
+pub mod selection;
 pub mod userns;
 
 use crate::engine::Engine;
