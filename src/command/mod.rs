@@ -11,10 +11,10 @@ mod completion;
 mod copy;
 mod document;
 pub mod flag;
+mod forward;
 mod global;
 mod login;
 mod logout;
-mod forward;
 mod manifest;
 mod network;
 mod pid1;
@@ -28,45 +28,45 @@ mod table;
 
 mod artifact;
 mod attach;
+mod commit;
 mod container;
+mod cp;
 mod create;
+mod diff;
 mod each;
-mod exec;
-mod init;
-mod info;
-mod inspect;
-mod kill;
-mod logs;
-mod pause;
-mod ps;
-mod restart;
-mod rm;
-mod start;
-mod stop;
-mod supervise;
-mod unpause;
 mod events;
+mod exec;
+mod export;
 mod healthcheck;
 mod history;
 mod image;
 mod images;
 mod import;
+mod info;
+mod init;
+mod inspect;
+mod kill;
 mod load;
+mod logs;
+mod pause;
 mod port;
+mod ps;
 mod rename;
+mod restart;
+mod rm;
 mod rmi;
 mod run;
 mod save;
+mod start;
 mod stats;
+mod stop;
+mod supervise;
 mod tag;
 mod top;
+mod unpause;
 mod unshare;
 mod untag;
 mod update;
-mod commit;
-mod cp;
-mod diff;
-mod export;
 mod version;
 mod volume;
 mod wait;
@@ -197,9 +197,7 @@ fn usage(path: &str, error: clap::Error) -> Result<ExitCode> {
         let verb = path.strip_prefix("coracle ").unwrap_or(path);
         format!("{verb}: {message}")
     });
-    Err(Failure::new(Kind::Engine, message)
-        .hint(format!("`{path} --help` shows the options"))
-        .into())
+    Err(Failure::new(Kind::Engine, message).hint(format!("`{path} --help` shows the options")).into())
 }
 
 /// The one place that prints a failure.

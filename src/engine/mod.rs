@@ -3,10 +3,10 @@
 //! The engine reads and writes records and talks to supervisors; it starts no container itself (that is `supervisor`).
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod artifact;
 pub mod attach;
 pub mod commit;
-pub mod archive;
 pub mod copy;
 pub mod create;
 pub mod diff;
@@ -22,8 +22,8 @@ pub mod inspect;
 pub mod list;
 pub mod log;
 pub mod login;
-mod merge;
 pub mod manifest;
+mod merge;
 pub mod moment;
 pub mod network;
 pub mod pause;
@@ -37,8 +37,8 @@ pub mod start;
 pub mod stat;
 pub mod stop;
 pub mod top;
-pub mod update;
 pub mod transfer;
+pub mod update;
 pub mod volume;
 pub mod wait;
 

@@ -6,8 +6,8 @@ use crate::model::id::Id;
 use crate::runtime::cgroup::{Cgroup, Saved};
 use crate::state::container::{self, ContainerRecord, Exit, State};
 use crate::state::file;
-use crate::supervisor::acquire::{self, Attachments};
 use crate::storage::volume;
+use crate::supervisor::acquire::{self, Attachments};
 use crate::supervisor::exit;
 use anyhow::{Context, Result};
 

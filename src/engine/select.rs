@@ -114,7 +114,8 @@ fn choose_matching(
     let (containers, _) = list::list(engine, Scope::All)?;
     let named = |container: &Listed| {
         let record = &container.record;
-        names.is_empty() || names.iter().any(|name| *name == record.name || record.id.as_str().starts_with(name.as_str()))
+        names.is_empty()
+            || names.iter().any(|name| *name == record.name || record.id.as_str().starts_with(name.as_str()))
     };
     let chosen = containers.into_iter().filter(|container| {
         named(container) && candidate(&container.record, &container.state) && filters.hold(container)

@@ -36,8 +36,7 @@ pub fn of_host(only_accessible: bool, consoles: bool) -> Vec<LinuxDevice> {
         let name = device.path().strip_prefix("/dev").unwrap_or(device.path());
         let first =
             name.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
-        !OURS.contains(&first.as_str())
-            && first != "pts" && first != "shm" && (consoles || !is_console(&first))
+        !OURS.contains(&first.as_str()) && first != "pts" && first != "shm" && (consoles || !is_console(&first))
     });
     if only_accessible {
         list.retain(|device| std::fs::File::open(device.path()).is_ok());

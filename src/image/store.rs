@@ -611,7 +611,9 @@ pub fn reach(layout: &Layout) -> Result<Reached> {
         reached.blobs.insert(id.hex().to_owned());
         for source in &image.manifests {
             reached.blobs.insert(source.manifest.hex().to_owned());
-            reached.blobs.extend(source.index.iter().chain(&source.blobs).chain(&source.extra).map(|digest| digest.hex().to_owned()));
+            reached.blobs.extend(
+                source.index.iter().chain(&source.blobs).chain(&source.extra).map(|digest| digest.hex().to_owned()),
+            );
         }
     }
     for id in crate::state::container::list(layout)? {

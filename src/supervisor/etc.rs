@@ -50,7 +50,8 @@ pub(super) fn files(request: &Request<'_>, inside: &Inside<'_>) -> Result<Vec<(P
     let own_network = !matches!(network.mode, Some(NetworkMode::Container(_)));
     add(
         "/etc/hostname",
-        (!network.no_hostname && spec.namespaces.uts != NamespaceMode::Host).then(|| format!("{}\n", inside.hostname).into()),
+        (!network.no_hostname && spec.namespaces.uts != NamespaceMode::Host)
+            .then(|| format!("{}\n", inside.hostname).into()),
     )?;
     if own_network {
         add("/etc/hosts", (!network.no_hosts).then(|| hosts(request, inside)).transpose()?.map(Into::into))?;
@@ -96,7 +97,8 @@ fn localtime(zone: &str) -> Result<Vec<u8>> {
     if Path::new(zone).components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
         return Err(unknown().into());
     }
-    std::fs::read(&path).map_err(|_| unknown().hint(format!("{} is not there: is tzdata installed?", path.display())).into())
+    std::fs::read(&path)
+        .map_err(|_| unknown().hint(format!("{} is not there: is tzdata installed?", path.display())).into())
 }
 
 /// What toolbx, distrobox and systemd look for.

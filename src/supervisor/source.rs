@@ -10,16 +10,16 @@ use crate::failure::{Failure, Kind};
 use crate::model::container::NamespaceMode;
 use crate::model::mount::{Mount, MountOptions, MountSource, OverlayDirs};
 use crate::model::user::IdRange;
-use crate::storage::{overlay, tree};
 use crate::storage::volume::{self, Volume};
+use crate::storage::{overlay, tree};
 use crate::sys::mount;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use std::os::unix::ffi::OsStrExt;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Gid, Uid};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Names the binary in a supervisor's environment.

@@ -1,8 +1,8 @@
 //! Hostile archives: a corpus of tars that try to write outside, to fill the disk, to lie about themselves. Each is imported
 //! as an image; what is refused leaves nothing behind, what is taken stays inside.
 
-use crate::support::coracle::both;
 use crate::support::Image;
+use crate::support::coracle::both;
 use serde_json::json;
 
 /// A raw tar header, so that it can say anything.

@@ -238,8 +238,7 @@ fn lookup<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
         }
         let same = |key: &str| {
             let mut letters = key.chars().filter(|letter| *letter != '_').map(|letter| letter.to_ascii_lowercase());
-            name.chars().all(|letter| letters.next() == Some(letter.to_ascii_lowercase()))
-                && letters.next().is_none()
+            name.chars().all(|letter| letters.next() == Some(letter.to_ascii_lowercase())) && letters.next().is_none()
         };
         object.iter().find(|(key, _)| same(key)).map(|(_, value)| value)
     })
