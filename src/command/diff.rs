@@ -30,6 +30,7 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         ([], true) => crate::engine::select::latest(engine)?.to_string(),
         ([name], false) => name.clone(),
         ([_, _], false) => bail!("comparing two of them is not supported: each is compared with what it was made of"),
+        (_, true) => bail!("--latest and arguments cannot be used together"),
         _ => bail!("name one container or image, or use --latest"),
     };
     print(&diff::of_any(engine, &name)?, args.format.as_deref())

@@ -1,6 +1,6 @@
 //! The options before the verb, and what they decide: where the store is.
 
-use super::Enter;
+use super::{Enter, help};
 use crate::engine::Engine;
 use crate::failure::{Failure, Kind};
 use crate::host::userns;
@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Run, build and manage containers, without a daemon.
+/// Manage pods, containers and images
 #[derive(Parser, Debug, Default)]
 #[command(name = "coracle", version, disable_help_subcommand = true, allow_external_subcommands = true)]
 pub struct Global {
@@ -58,14 +58,16 @@ pub enum Parsed {
 
 /// Split the command line at the verb.
 pub fn parse(arguments: &[OsString]) -> Result<Parsed> {
-    let mut command = Global::command().bin_name("coracle");
+    use clap::error::ErrorKind;
+    let mut command = Global::command().bin_name(help::program());
     let matches = match command.try_get_matches_from_mut(arguments) {
         Ok(matches) => matches,
-        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
-            super::present::text(&super::tree().render_help().to_string())?;
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            let is_help = error.kind() == ErrorKind::DisplayHelp;
+            super::present::text(&if is_help { help::of_program() } else { error.to_string() })?;
             return Ok(Parsed::Done(ExitCode::SUCCESS));
         }
-        Err(error) => return super::usage("coracle", error).map(Parsed::Done),
+        Err(error) => return Err(super::usage(help::program(), error, || None)),
     };
     let mut rest = Vec::new();
     if let Some((name, below)) = matches.subcommand() {
@@ -76,7 +78,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed> {
     if rest.first().is_some_and(|word| word == "help") {
         rest.remove(0);
         if rest.is_empty() {
-            super::present::text(&super::tree().render_help().to_string())?;
+            super::present::text(&help::of_program())?;
             return Ok(Parsed::Done(ExitCode::SUCCESS));
         }
         rest.push("--help".into());
@@ -118,11 +120,11 @@ impl Global {
 
     fn check_log_level(&self) -> Result<()> {
         match &self.log_level {
-            Some(level) if !LOG_LEVELS.contains(&level.to_ascii_lowercase().as_str()) => Err(Failure::new(
-                Kind::Code(1),
-                format!("Log Level {level:?} is not supported, choose from: {}", LOG_LEVELS.join(", ")),
-            )
-            .into()),
+            Some(level) if !LOG_LEVELS.contains(&level.to_ascii_lowercase().as_str()) => {
+                // podman's words, which stand alone.
+                eprintln!("Log Level {level:?} is not supported, choose from: {}", LOG_LEVELS.join(", "));
+                Err(Failure::new(Kind::Silent(1), "").into())
+            }
             _ => Ok(()),
         }
     }

@@ -13,6 +13,7 @@ mod document;
 pub mod flag;
 mod forward;
 mod global;
+mod help;
 mod login;
 mod logout;
 mod manifest;
@@ -77,6 +78,7 @@ use crate::sys::seal;
 use anyhow::{Context, Result};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 pub use table::{Entry, VERBS};
@@ -126,16 +128,19 @@ fn dispatch(arguments: &[OsString]) -> Result<ExitCode> {
         global::Parsed::Verb(global, rest) => (global, rest),
         global::Parsed::Done(code) => return Ok(code),
     };
-    let (verb, path, rest) = find(VERBS, "coracle", &rest)?;
+    let (verb, path, rest) = find(VERBS, help::program(), &rest)?;
     let command =
         || (verb.command)().name(verb.name).bin_name(path.clone()).no_binary_name(true).disable_version_flag(true);
-    let matches = match flag::as_pflag(global::after_verb(command())).try_get_matches_from_mut(rest) {
+    let parsed = || flag::as_pflag(global::after_verb(command()));
+    let matches = match parsed().try_get_matches_from_mut(rest) {
         Ok(matches) => matches,
-        // What those manners add to each option is no help to the reader.
         Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
-            return usage(&path, command().try_get_matches_from_mut(rest).err().unwrap_or(error));
+            // What those manners add to each option is no help to the reader.
+            let command = command().visible_aliases(verb.aliases.iter().copied());
+            present::text(&help::of_verb(command, &path))?;
+            return Ok(ExitCode::SUCCESS);
         }
-        Err(error) => return usage(&path, error),
+        Err(error) => return Err(usage(&path, error, || help::wrong_count(parsed(), &path, rest))),
     };
     global.overlay(&matches);
     if verb.enter == Enter::Sealed {
@@ -152,9 +157,8 @@ fn find<'a>(
     words: &'a [OsString],
 ) -> Result<(&'static Verb, String, &'a [OsString])> {
     let Some((word, rest)) = words.split_first() else {
-        return Err(Failure::new(Kind::Engine, format!("missing command `{path} COMMAND`"))
-            .hint(format!("`{path} --help` lists the commands"))
-            .into());
+        present::text(&help::of_program())?;
+        return Err(missing_command(path));
     };
     let word = word.to_string_lossy();
     for entry in entries {
@@ -162,13 +166,12 @@ fn find<'a>(
             Entry::Verb(verb) if verb.name == word || verb.aliases.contains(&word.as_ref()) => {
                 return Ok((verb, format!("{path} {}", verb.name), rest));
             }
-            Entry::Group { name, entries, .. } if *name == word => {
+            Entry::Group { name, about, entries } if *name == word => {
                 let path = format!("{path} {name}");
                 if rest.first().is_none_or(|next| next == "--help" || next == "-h") {
-                    present::text(&table::group_help(&path, entries))?;
-                    return Err(
-                        Failure::new(if rest.is_empty() { Kind::Silent(125) } else { Kind::Silent(0) }, "").into()
-                    );
+                    present::text(&help::of_group(&path, about, entries))?;
+                    let asked = !rest.is_empty();
+                    return Err(if asked { Failure::new(Kind::Silent(0), "").into() } else { missing_command(&path) });
                 }
                 return find(entries, &path, rest);
             }
@@ -183,21 +186,22 @@ fn find<'a>(
         .into())
 }
 
-/// What clap says of a wrong command line, in our words; help is no failure.
-fn usage(path: &str, error: clap::Error) -> Result<ExitCode> {
-    use clap::error::ErrorKind;
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        present::text(&error.to_string())?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let message = flag::words_of_pflag(&error).unwrap_or_else(|| {
+fn missing_command(path: &str) -> anyhow::Error {
+    Failure::new(Kind::Engine, format!("missing command '{path} COMMAND'"))
+        .hint(format!("`{path} --help` lists the commands"))
+        .into()
+}
+
+/// What clap says of a wrong command line, in our words. A wrong number of arguments is looked into only then.
+fn usage(path: &str, error: clap::Error, wrong_count: impl FnOnce() -> Option<String>) -> anyhow::Error {
+    let message = flag::words_of_pflag(&error).or_else(wrong_count).unwrap_or_else(|| {
         let text = error.to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         let message = text.split("\n\n").next().unwrap_or(text).trim().replace('\n', " ");
-        let verb = path.strip_prefix("coracle ").unwrap_or(path);
+        let verb = path.split_once(' ').map_or(path, |(_, verb)| verb);
         format!("{verb}: {message}")
     });
-    Err(Failure::new(Kind::Engine, message).hint(format!("`{path} --help` shows the options")).into())
+    Failure::new(Kind::Engine, message).hint(format!("`{path} --help` shows the options")).into()
 }
 
 /// The one place that prints a failure.
@@ -211,18 +215,16 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }
     let message = failure::message_of(error);
     if !matches!(kind, Kind::Silent(_)) && !message.is_empty() {
-        eprintln!("{} {message}", if speaks_as_podman() { "Error:" } else { "coracle:" });
-        if let Some(hint) = failure::hint_of(error) {
+        eprintln!("{} {message}", if help::program() == "coracle" { "coracle:" } else { "Error:" });
+        // A script that compares podman's words line by line has no use for one more.
+        let is_read_by_people = help::program() == "coracle" || std::io::stderr().is_terminal();
+        if let Some(hint) = failure::hint_of(error)
+            && is_read_by_people
+        {
             eprintln!("hint: {hint}");
         }
     }
     ExitCode::from(kind.exit_code())
-}
-
-/// Whether we were called by a link named `podman` or `docker`: whoever made it has scripts that look for their words.
-fn speaks_as_podman() -> bool {
-    let name = std::env::args_os().next().unwrap_or_default();
-    matches!(std::path::Path::new(&name).file_name().and_then(|name| name.to_str()), Some("podman" | "docker"))
 }
 
 /// The whole tree of commands, for help, man pages and completions.

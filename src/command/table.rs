@@ -231,15 +231,6 @@ pub fn clap_command(entry: &Entry) -> clap::Command {
     }
 }
 
-/// What `coracle GROUP --help` prints.
-pub fn group_help(path: &str, entries: &'static [Entry]) -> String {
-    let mut command = clap::Command::new("coracle").bin_name(path.to_owned()).disable_help_subcommand(true);
-    for entry in entries {
-        command = command.subcommand(clap_command(entry));
-    }
-    command.render_help().to_string()
-}
-
 /// The name that was probably meant: at most two letters off.
 pub fn similar(entries: &'static [Entry], word: &str) -> Option<&'static str> {
     let names = entries.iter().map(|entry| match entry {

@@ -19,6 +19,39 @@ both! {
     }
 }
 
+/// The shape of help that podman's users know, and the words for a wrong number of arguments.
+#[test]
+fn help_and_numbers_of_arguments() {
+    let Some(env) = Env::root().or_else(Env::user) else { return };
+    let help = |words: &[&str]| env.coracle(words).ok();
+    for words in [vec!["help"], vec!["--help"], vec!["-h"]] {
+        let text = help(&words);
+        assert!(text.starts_with("Manage pods, containers and images\n\nUsage:\n  coracle [options] [command]\n"), "{text}");
+        assert!(text.contains("\n\nAvailable Commands:\n  artifact "), "{text}");
+    }
+    assert!(help(&["image", "--help"]).contains("Usage:\n  coracle image [command]\n\nAvailable Commands:\n"));
+    for (words, usage) in [
+        (vec!["help", "image", "rm"], "coracle image rm [options] [IMAGE...]"),
+        (vec!["run", "--help"], "coracle run [options] IMAGE [COMMAND [ARG...]]"),
+        (vec!["image", "exists", "--help"], "coracle image exists [options] IMAGE"),
+        (vec!["tag", "--help"], "coracle tag [options] IMAGE TARGET_NAME [TARGET_NAME...]"),
+    ] {
+        assert!(help(&words).contains(&format!("\nUsage:\n  {usage}\n")), "{words:?}");
+    }
+    let group = env.coracle(["image"]);
+    assert!(group.fails(125).contains("missing command 'coracle image COMMAND'"));
+    assert!(group.stdout().contains("Available Commands:"));
+    for (words, message) in [
+        (vec!["version", "x"], "`coracle version` takes no arguments"),
+        (vec!["tag", "x"], "requires at least 2 arg(s), only received 1"),
+        (vec!["image", "exists"], "accepts 1 arg(s), received 0"),
+        (vec!["import", "a", "b", "c"], "accepts between 1 and 2 arg(s), received 3"),
+        (vec!["volume", "create", "a", "b"], "accepts at most 1 arg(s), received 2"),
+    ] {
+        assert!(env.coracle(&words).fails(125).contains(message), "{words:?}");
+    }
+}
+
 /// Standard output that nobody reads is no failure.
 #[test]
 fn a_closed_pipe_is_success() {
