@@ -18,17 +18,33 @@ const SELF: &CStr = c"/proc/self/exe";
 /// A descriptor of our binary to run with [`process::execute_fd`].
 pub fn sealed_self() -> io::Result<OwnedFd> {
     match mount::clone_tree(AT_FDCWD, SELF, false) {
-        Ok(tree) => {
-            let read_only = Attributes { set: mount::ATTR_RDONLY, ..Attributes::default() };
-            mount::mount_setattr(tree.as_fd(), false, &read_only)?;
-            Ok(tree)
-        }
-        // EINVAL: our file is on a mount of another namespace.
+        Ok(tree) => read_only(tree),
+        // EINVAL: we were started from a mount of another namespace, as a user's command that has made its own.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL | libc::ENOSYS)) => {
-            if is_writable() { copy() } else { fd::open(SELF, libc::O_PATH) }
+            match is_writable() {
+                true => clone_of_path().and_then(read_only).or_else(|_| copy()),
+                false => fd::open(SELF, libc::O_PATH),
+            }
         }
         Err(error) => Err(error),
     }
+}
+
+fn read_only(tree: OwnedFd) -> io::Result<OwnedFd> {
+    let read_only = Attributes { set: mount::ATTR_RDONLY, ..Attributes::default() };
+    mount::mount_setattr(tree.as_fd(), false, &read_only)?;
+    Ok(tree)
+}
+
+/// Our file as this mount namespace has it at the path it was started by, if it still is the same file.
+fn clone_of_path() -> io::Result<OwnedFd> {
+    let path = CString::new(std::fs::read_link("/proc/self/exe")?.into_os_string().into_vec())?;
+    let file = fd::open(&path, libc::O_PATH | libc::O_NOFOLLOW)?;
+    let (found, own) = (nix::sys::stat::fstat(&file)?, nix::sys::stat::stat(SELF)?);
+    if (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    mount::clone_tree(file.as_fd(), c"", false)
 }
 
 /// Could we, or somebody with our ids, write to the file or make it writable?
