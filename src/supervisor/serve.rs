@@ -4,6 +4,12 @@
 //! with the container's first process, or, while there is none (between two lives), when the time is up or a client
 //! wants it to end.
 
+mod client;
+mod end;
+mod wait;
+
+pub use client::{Client, viewer};
+
 use super::health::{Health, Verdict};
 use super::log::{Log, Stream};
 use super::message::{Attach, Connection, Reply, Request, Trouble};
@@ -14,15 +20,15 @@ use crate::model::health::OnFailure;
 use crate::network::attach::Attached;
 use crate::runtime::cgroup::Cgroup;
 use crate::state::container::Phase;
-use crate::sys::{memory, pipe, socket};
+use crate::sys::{memory, socket};
 use anyhow::{Context, Result, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+use wait::Ready;
 
-/// After so long without output, memory is given back.
+/// After so long without anything to do, memory is given back.
 const REST_AFTER: Duration = Duration::from_millis(500);
 /// More clients than this wait in the listening socket's queue.
 const CLIENTS_MAX: usize = 256;
@@ -92,56 +98,10 @@ pub struct House {
     pub killed: bool,
     /// When it has run for too long (`--timeout`).
     pub run_deadline: Option<Instant>,
-    /// When something was last read from the container.
-    pub last_output: Instant,
-}
-
-/// Somebody who is connected.
-pub struct Client {
-    connection: Connection,
-    viewer: Option<Viewer>,
-    /// Wants to hear `Exited`.
-    waits: bool,
-    /// Started the container and sits before it.
-    starter: bool,
-    /// Wants to hear how the health check ends.
-    waits_for_check: bool,
-    gone: bool,
-}
-
-impl Client {
-    /// A client on this connection.
-    pub fn new(connection: Connection) -> Client {
-        Client { connection, viewer: None, waits: false, starter: false, waits_for_check: false, gone: false }
-    }
-
-    /// The one who started the container, with what it wants to see.
-    pub fn starter(connection: Connection, viewer: Option<Viewer>) -> Client {
-        Client { connection, viewer, waits: true, starter: true, waits_for_check: false, gone: false }
-    }
-
-    /// Tell it something; who does not listen is forgotten.
-    pub fn tell(&mut self, reply: &Reply, input: Option<&OwnedFd>) {
-        let descriptors: Vec<_> = input.into_iter().map(AsFd::as_fd).collect();
-        if self.connection.send(reply, &descriptors).is_err() {
-            self.gone = true;
-        }
-    }
-}
-
-/// Make a viewer of what a client sent with its wish.
-pub fn viewer(attach: &Attach, descriptors: &mut impl Iterator<Item = OwnedFd>) -> Result<Viewer> {
-    let mut next = |wanted: bool| -> Result<Option<OwnedFd>> {
-        if !wanted {
-            return Ok(None);
-        }
-        let descriptor = descriptors.next().context("attach: a descriptor is missing")?;
-        pipe::set_nonblocking(&descriptor)?;
-        Ok(Some(descriptor))
-    };
-    let output = next(attach.output)?;
-    let errors = next(attach.errors)?;
-    Ok(Viewer::new(output, errors, attach.patient))
+    /// When something was last done.
+    pub last_event: Instant,
+    /// Nothing was given back since then.
+    pub restless: bool,
 }
 
 /// Why [`House::keep`] came back.
@@ -180,7 +140,8 @@ impl House {
             stop_deadline: None,
             killed: false,
             run_deadline: None,
-            last_output: Instant::now(),
+            last_event: Instant::now(),
+            restless: true,
         }
     }
 
@@ -188,6 +149,10 @@ impl House {
     pub fn keep(&mut self, mut process: Option<&mut dyn Process>, until: Option<Instant>) -> Result<Turn> {
         loop {
             let ready = self.wait(process.as_deref(), until)?;
+            if ready.any() {
+                self.last_event = Instant::now();
+                self.restless = true;
+            }
             if ready.signals {
                 self.take_signals(&process);
             }
@@ -225,71 +190,6 @@ impl House {
         }
     }
 
-    /// The process has ended: read its streams to their end, whatever the viewers do, and finish the log.
-    ///
-    /// Somebody else may still hold the other end (a descriptor sent to another container): a stream that gives nothing
-    /// for a while is taken to be at its end.
-    pub fn drain(&mut self) {
-        const PATIENCE: Duration = Duration::from_millis(2000);
-        let mut deadline = Instant::now() + PATIENCE;
-        loop {
-            let mut open = false;
-            for stream in [Stream::Output, Stream::Errors] {
-                loop {
-                    match self.pump(stream) {
-                        Pumped::Data => deadline = Instant::now() + PATIENCE,
-                        Pumped::Empty => {
-                            open = true;
-                            break;
-                        }
-                        Pumped::End => break,
-                    }
-                }
-            }
-            let now = Instant::now();
-            if !open || now >= deadline {
-                break;
-            }
-            let mut files: Vec<PollFd<'_>> = [Stream::Output, Stream::Errors]
-                .into_iter()
-                .filter_map(|stream| self.relay.source(stream))
-                .map(|source| PollFd::new(source.as_fd(), PollFlags::POLLIN))
-                .collect();
-            let _ = poll(&mut files, timeout(Some(deadline - now)));
-        }
-        self.log.finish();
-        self.log.rest();
-        self.relay = Relay::default();
-        self.input = None;
-    }
-
-    /// Tell all who wait how it ended. Viewers stay until they have taken what is theirs.
-    pub fn tell_exit(&mut self, code: i32) {
-        let reply = Reply::Exited { code, killed: self.killed };
-        for client in self.clients.iter_mut().filter(|client| client.waits) {
-            client.tell(&reply, None);
-            client.waits = false;
-            client.starter = false;
-        }
-        self.clients.retain(|client| !client.gone && client.viewer.is_some());
-    }
-
-    /// Serve those who have not yet taken all output, and nobody else.
-    pub fn linger(&mut self) {
-        for client in &mut self.clients {
-            let Some(viewer) = &mut client.viewer else { continue };
-            for stream in [Stream::Output, Stream::Errors] {
-                while let Some(file) = viewer.pending(stream) {
-                    let mut files = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-                    let _ = poll(&mut files, timeout(Some(Duration::from_secs(1))));
-                    viewer.flush(stream);
-                    viewer.drop_stalled(Instant::now());
-                }
-            }
-        }
-        self.clients.clear();
-    }
-
     /// Send the stop signal, and SIGKILL later if need be.
     pub fn stop(&mut self, wish: StopWish, process: Option<&dyn Process>) {
         self.stopped_by_user = true;
@@ -321,7 +221,6 @@ impl House {
     }
 
     fn pump(&mut self, stream: Stream) -> Pumped {
-        self.last_output = Instant::now();
         let viewers = self.clients.iter_mut().filter_map(|client| client.viewer.as_mut());
         let pumped = self.relay.pump(stream, &mut self.log, viewers);
         self.notice_broken();
@@ -348,7 +247,7 @@ impl House {
             match news.ssi_signo as i32 {
                 libc::SIGTERM | libc::SIGINT => self.stop(self.stop_default, process.as_deref()),
                 libc::SIGCHLD => {
-                    for (pid, code) in reap_strangers(process.as_deref().map(Process::pid)) {
+                    for (pid, code) in end::reap_strangers(process.as_deref().map(Process::pid)) {
                         let verdict = self.health.as_mut().and_then(|health| health.ended(pid, code));
                         if let Some(verdict) = verdict {
                             self.heed(verdict, process.as_deref());
@@ -552,7 +451,8 @@ impl House {
                 viewer.drop_stalled(now);
             }
         }
-        if self.relay.is_restless() && now.duration_since(self.last_output) >= REST_AFTER {
+        if self.restless && now.duration_since(self.last_event) >= REST_AFTER {
+            self.restless = false;
             self.relay.rest();
             self.log.rest();
             memory::give_back();
@@ -580,69 +480,6 @@ impl House {
             let _ = self.thaw();
         }
     }
-
-    /// The next time at which [`House::keep_time`] has something to do.
-    fn next_deadline(&self, until: Option<Instant>) -> Option<Instant> {
-        let stalled = self.clients.iter().filter_map(|client| client.viewer.as_ref()).any(Viewer::is_stalled);
-        let rest = self.relay.is_restless().then(|| self.last_output + REST_AFTER);
-        let stall = stalled.then(|| Instant::now() + super::relay::STALL_MAX);
-        let checks = self.status.get().phase == Phase::Running && !self.status.get().stopping;
-        let health = self.health.as_ref().filter(|health| checks || health.is_checking()).and_then(Health::deadline);
-        [until, self.stop_deadline, self.run_deadline, rest, stall, health].into_iter().flatten().min()
-    }
-
-    /// Wait until something can be done.
-    fn wait(&self, process: Option<&dyn Process>, until: Option<Instant>) -> Result<Ready> {
-        let mut places = Places { files: Vec::with_capacity(8 + 3 * self.clients.len()) };
-        let signals = places.add(&self.signals, PollFlags::POLLIN);
-        let full = self.clients.len() >= CLIENTS_MAX;
-        let listener = if full { None } else { places.add(&self.listener, PollFlags::POLLIN) };
-        let pidfd = process.and_then(|process| process.pidfd()).and_then(|pidfd| places.add(pidfd, PollFlags::POLLIN));
-        let sources = [Stream::Output, Stream::Errors].map(|stream| {
-            let mut viewers = self.clients.iter().filter_map(|client| client.viewer.as_ref());
-            let held = viewers.any(|viewer| viewer.pending(stream).is_some());
-            let source = self.relay.source(stream).filter(|_| !held);
-            source.and_then(|source| places.add(source, PollFlags::POLLIN))
-        });
-        let clients: Vec<_> = self
-            .clients
-            .iter()
-            .map(|client| {
-                let sink = |stream| client.viewer.as_ref().and_then(|viewer| viewer.pending(stream));
-                let sinks = [Stream::Output, Stream::Errors];
-                let sinks = sinks.map(|stream| sink(stream).and_then(|file| places.add(file, PollFlags::POLLOUT)));
-                (places.add(&client.connection, PollFlags::POLLIN), sinks)
-            })
-            .collect();
-        let check = self.health.as_ref().and_then(Health::output).map(|output| {
-            places.files.push(PollFd::new(output, PollFlags::POLLIN));
-            places.files.len() - 1
-        });
-        let first = places.files.len();
-        let names = self.network.fds();
-        for file in &names {
-            places.files.push(PollFd::new(*file, PollFlags::POLLIN));
-        }
-        let names = first..places.files.len();
-        let left = self.next_deadline(until).map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        match poll(&mut places.files, timeout(left)) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error).context("wait for the container"),
-        }
-        let is = |place: Option<usize>| place.is_some_and(|index| places.files[index].any() == Some(true));
-        Ok(Ready {
-            signals: is(signals),
-            listener: is(listener),
-            process: is(pidfd),
-            check: is(check),
-            network: names.into_iter().any(|index| is(Some(index))),
-            sources: sources.map(is),
-            clients: clients
-                .into_iter()
-                .map(|(speaks, sinks)| Seen { speaks: is(speaks), sinks: sinks.map(is) })
-                .collect(),
-        })
-    }
 }
 
 fn wrong_state(phase: Phase, verb: &str) -> anyhow::Error {
@@ -652,56 +489,4 @@ fn wrong_state(phase: Phase, verb: &str) -> anyhow::Error {
         _ => format!("it is not running, can't {verb}: container state improper"),
     };
     Failure::new(Kind::Engine, message).into()
-}
-
-struct Places<'a> {
-    files: Vec<PollFd<'a>>,
-}
-
-impl<'a> Places<'a> {
-    fn add(&mut self, file: &'a impl AsFd, events: PollFlags) -> Option<usize> {
-        self.files.push(PollFd::new(file.as_fd(), events));
-        Some(self.files.len() - 1)
-    }
-}
-
-#[derive(Debug)]
-struct Ready {
-    signals: bool,
-    listener: bool,
-    process: bool,
-    check: bool,
-    network: bool,
-    sources: [bool; 2],
-    clients: Vec<Seen>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    speaks: bool,
-    sinks: [bool; 2],
-}
-
-fn timeout(left: Option<Duration>) -> PollTimeout {
-    // A millisecond more, or the loop turns until the last fraction of it is over.
-    left.map_or(PollTimeout::NONE, |left| {
-        PollTimeout::try_from(left.as_millis().saturating_add(1).min(i32::MAX as u128) as i32)
-            .unwrap_or(PollTimeout::MAX)
-    })
-}
-
-/// Reap the orphans of the container that have become our children. Its first process is left for its pidfd.
-fn reap_strangers(first: Option<i32>) -> Vec<(i32, i32)> {
-    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    let mut reaped = Vec::new();
-    while let Ok(status) = waitid(Id::All, look) {
-        let Some(pid) = status.pid().filter(|pid| Some(pid.as_raw()) != first) else { break };
-        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => reaped.push((pid.as_raw(), code)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => reaped.push((pid.as_raw(), 128 + signal as i32)),
-            _ => break,
-        }
-    }
-    reaped
 }

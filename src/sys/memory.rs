@@ -7,9 +7,10 @@ const STACK_BELOW: usize = 4 << 20;
 /// What the functions called from here on may still use of it.
 const STACK_KEPT: usize = 8 << 10;
 
-/// Give free memory of the allocator and the unused part of the stack back. For a process that has done its heavy work
-/// and will be idle for long.
+/// Give free memory of the allocator, the unused part of the stack and the program's own pages back. For a process that
+/// has done its heavy work and will be idle for long: what it still needs of its program comes back from the page cache.
 pub fn give_back() {
+    forget_program();
     // SAFETY: malloc_trim takes a number; the allocator's own locks are its business.
     #[cfg(target_env = "gnu")]
     unsafe {
@@ -28,5 +29,42 @@ pub fn give_back() {
     // the top of the main thread's stack (MIN_GAP of arch/x86/mm/mmap.c and mm/util.c). Pages given back read as zero.
     unsafe {
         libc::madvise((end - STACK_BELOW) as *mut c_void, STACK_BELOW, libc::MADV_DONTNEED);
+    }
+}
+
+/// Take the pages of the program's code and constants out of this process. They stay in the page cache.
+fn forget_program() {
+    unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> libc::c_int {
+        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(65536) as usize;
+        // SAFETY: dl_iterate_phdr gives a valid description, whose headers are `dlpi_phnum` in number.
+        let (base, headers) = unsafe {
+            let info = &*info;
+            (info.dlpi_addr as usize, std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()))
+        };
+        for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0) {
+            let start = (base + header.p_vaddr as usize).next_multiple_of(page);
+            let end = (base + header.p_vaddr as usize + header.p_memsz as usize) / page * page;
+            if start < end {
+                // SAFETY: whole pages of a segment that is mapped from the program's file and never writable (relocations
+                // and RELRO lie in writable ones): each comes back with the same content when it is touched next.
+                unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_DONTNEED) };
+            }
+        }
+        0
+    }
+    // SAFETY: the callback only reads what it is given and does not unwind.
+    unsafe {
+        libc::dl_iterate_phdr(Some(each), std::ptr::null_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_program_goes_on_without_its_pages() {
+        static TEXT: &str = "constants come back";
+        let before = TEXT.to_owned();
+        super::give_back();
+        assert_eq!(TEXT, before);
     }
 }
