@@ -19,8 +19,8 @@ pub const SIZE_MAX_DEFAULT: u64 = 10 << 20;
 pub const FILES_MAX_DEFAULT: u32 = 3;
 /// A line that is longer is kept in parts (docker's figure).
 const PART_MAX: usize = 16 * 1024;
-/// Records are written together up to this size.
-const BATCH: usize = 64 * 1024;
+/// Records are written together up to this size: what one read of the relay becomes.
+const BATCH: usize = 512 * 1024;
 
 /// One of the two streams; a terminal is all `Output`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,8 @@ enum Format {
 pub struct FileLog {
     format: Format,
     path: PathBuf,
-    file: File,
+    /// Made with the first record: most short-lived containers say nothing.
+    file: Option<File>,
     size: u64,
     size_max: u64,
     files_max: u32,
@@ -145,10 +146,12 @@ pub struct FileLog {
 impl FileLog {
     fn open(wish: &Wish, owner: Owner<'_>) -> Result<FileLog> {
         let path = path(wish, owner.directory).context("no log file")?;
-        let file = open_append(&path).with_context(|| format!("open the log {}", path.display()))?;
+        // A place of the user's own choice may be wrong, which must be said now.
+        let file = wish.path.is_some().then(|| open_append(&path)).transpose();
+        let file = file.with_context(|| format!("open the log {}", path.display()))?;
         Ok(FileLog {
             format: if wish.driver == LogDriver::JsonFile { Format::Json } else { Format::Kubernetes },
-            size: file.metadata().map_or(0, |metadata| metadata.len()),
+            size: std::fs::metadata(&path).map_or(0, |metadata| metadata.len()),
             path,
             file,
             size_max: match wish.max_size {
@@ -177,17 +180,15 @@ impl FileLog {
         for stream in [Stream::Output, Stream::Errors] {
             let part = std::mem::take(&mut self.parts[stream as usize]);
             if !part.is_empty() {
-                self.json_record(stream, &part, time_ns);
+                let tail = self.json_tail(stream, time_ns);
+                self.json_record(&part, &tail);
             }
         }
         self.flush();
     }
 
     fn write_kubernetes(&mut self, stream: Stream, mut bytes: &[u8], time_ns: i64) {
-        let mut head = self.clock.text(time_ns, "+00:00").into_bytes();
-        head.push(b' ');
-        head.extend_from_slice(stream.name().as_bytes());
-        head.extend_from_slice(b" F ");
+        let head = format!("{} {} F ", self.clock.text(time_ns, "+00:00"), stream.name()).into_bytes();
         while !bytes.is_empty() {
             let start = self.batch.len();
             self.batch.extend_from_slice(&head);
@@ -202,6 +203,7 @@ impl FileLog {
     }
 
     fn write_json(&mut self, stream: Stream, mut bytes: &[u8], time_ns: i64) {
+        let tail = self.json_tail(stream, time_ns);
         while !bytes.is_empty() {
             let mut part = std::mem::take(&mut self.parts[stream as usize]);
             let room = PART_MAX.saturating_sub(part.len()).min(bytes.len());
@@ -209,19 +211,23 @@ impl FileLog {
             let taken = head.read_until(b'\n', &mut part).unwrap_or(room);
             bytes = &bytes[taken..];
             if part.last() == Some(&b'\n') || part.len() >= PART_MAX {
-                self.json_record(stream, &part, time_ns);
+                self.json_record(&part, &tail);
                 part.clear();
             }
             self.parts[stream as usize] = part;
         }
     }
 
-    fn json_record(&mut self, stream: Stream, text: &[u8], time_ns: i64) {
+    /// What follows the text in a record of docker's.
+    fn json_tail(&mut self, stream: Stream, time_ns: i64) -> String {
+        format!(",\"stream\":\"{}\",\"time\":\"{}\"}}\n", stream.name(), self.clock.text(time_ns, "Z"))
+    }
+
+    fn json_record(&mut self, text: &[u8], tail: &str) {
         let start = self.batch.len();
         self.batch.extend_from_slice(b"{\"log\":");
         let _ = serde_json::to_writer(&mut self.batch, &String::from_utf8_lossy(text));
-        let time = self.clock.text(time_ns, "Z");
-        let _ = writeln!(self.batch, ",\"stream\":\"{}\",\"time\":\"{time}\"}}", stream.name());
+        self.batch.extend_from_slice(tail.as_bytes());
         self.end_record(start);
     }
 
@@ -244,27 +250,33 @@ impl FileLog {
             return;
         }
         // On a full disk the lines are lost: the container must not stand still for its log.
-        if self.file.write_all(&self.batch).is_ok() {
-            self.size += self.batch.len() as u64;
-        } else {
-            self.size = self.file.metadata().map_or(self.size, |metadata| metadata.len());
+        if self.file.is_none() {
+            self.file = open_append(&self.path).ok();
+        }
+        if let Some(file) = &mut self.file {
+            if file.write_all(&self.batch).is_ok() {
+                self.size += self.batch.len() as u64;
+            } else {
+                self.size = file.metadata().map_or(self.size, |metadata| metadata.len());
+            }
         }
         self.batch.clear();
     }
 
     /// `ctr.log.1` becomes `ctr.log.2`, `ctr.log` becomes `ctr.log.1`; what is too old is written over.
     fn rotate(&mut self) {
+        // The oldest goes first: a rename onto a file makes ext4 (auto_da_alloc) put the other on disk before it returns,
+        // while files that come and go within seconds need not get there at all.
+        let oldest = if self.files_max == 1 { self.path.clone() } else { older(&self.path, self.files_max - 1) };
+        let _ = std::fs::remove_file(oldest);
         for number in (1..self.files_max).rev() {
             let younger = if number == 1 { self.path.clone() } else { older(&self.path, number - 1) };
             let _ = std::fs::rename(younger, older(&self.path, number));
         }
-        if self.files_max == 1 {
-            let _ = std::fs::remove_file(&self.path);
-        }
         // If no new file can be made, the old one goes on.
         if let Ok(file) = open_append(&self.path) {
             self.size = file.metadata().map_or(0, |metadata| metadata.len());
-            self.file = file;
+            self.file = Some(file);
         }
     }
 }
