@@ -235,7 +235,7 @@ fn publish(engine: &Engine, record: &mut ContainerRecord, name: Option<String>, 
             wanted.clone_into(&mut record.name);
             let content = serde_json::to_vec(record)?;
             let path = staging.join("config.json");
-            file::replace(&path, &content, durability).with_context(|| format!("write {}", path.display()))?;
+            file::write_staged(&path, &content, durability).with_context(|| format!("write {}", path.display()))?;
             // Shared with all but those who collect garbage: the layers that are there now stay, for the record names them.
             let store = lock::lock(&layout.lock(), Rank::Store, Mode::Shared)?;
             if let Some(gone) = record.layers.iter().find(|hex| !layer::exists(layout, hex)) {
@@ -245,9 +245,13 @@ fn publish(engine: &Engine, record: &mut ContainerRecord, name: Option<String>, 
             match names.take(&wanted, &record.id)? {
                 None => {
                     let target = layout.container(&record.id);
-                    if let Err(error) = file::rename_new(&staging, &target) {
+                    let noted = container::note_needs(layout, record);
+                    let made = noted.and_then(|()| {
+                        file::rename_new(&staging, &target).with_context(|| format!("make {}", target.display()))
+                    });
+                    if let Err(error) = made {
                         let _ = crate::state::name::release(layout, &wanted, &record.id);
-                        return Err(error).with_context(|| format!("make {}", target.display()));
+                        return Err(error);
                     }
                     if durability == Durability::Durable {
                         file::sync_directory(&layout.containers())?;

@@ -35,7 +35,7 @@ pub fn remove(engine: &Engine, id: &Id, wish: Wish) -> Result<Vec<Id>> {
 }
 
 fn remove_into(engine: &Engine, id: &Id, wish: Wish, removed: &mut Vec<Id>) -> Result<()> {
-    let dependents = dependents(engine, id)?;
+    let dependents = container::dependents(&engine.layout, id)?;
     if !dependents.is_empty() && !wish.dependents {
         let list: Vec<String> = dependents.iter().map(Id::to_string).collect();
         let (id, list) = (id.to_string(), list.join(", "));
@@ -135,36 +135,4 @@ fn release_leftovers(engine: &Engine, record: &ContainerRecord) {
     if let Some(held) = held {
         let _ = acquire::release(&engine.layout, &held);
     }
-}
-
-/// Containers whose record names this one: they use its namespaces, or require it.
-fn dependents(engine: &Engine, id: &Id) -> Result<Vec<Id>> {
-    let mut found = Vec::new();
-    for other in container::list(&engine.layout)? {
-        if other == *id {
-            continue;
-        }
-        // Parsed only if the id is in the text at all.
-        let text = std::fs::read_to_string(ContainerRecord::path(&engine.layout, &other)).unwrap_or_default();
-        if text.contains(id.as_str())
-            && let Ok(record) = serde_json::from_str::<ContainerRecord>(&text)
-            && depends(&record, id)
-        {
-            found.push(other);
-        }
-    }
-    Ok(found)
-}
-
-fn depends(record: &ContainerRecord, id: &Id) -> bool {
-    use crate::model::container::NamespaceMode;
-    use crate::model::network::NetworkMode;
-    use crate::model::user::UserNamespace;
-    let spec = &record.spec;
-    let spaces = &spec.namespaces;
-    let joined = [Some(&spaces.pid), Some(&spaces.ipc), Some(&spaces.uts), spaces.cgroup.as_ref()];
-    joined.into_iter().flatten().any(|mode| matches!(mode, NamespaceMode::Container(other) if other == id.as_str()))
-        || matches!(&spec.network.mode, Some(NetworkMode::Container(other)) if other == id.as_str())
-        || matches!(&spec.userns, UserNamespace::Container(other) if other == id.as_str())
-        || spec.lifecycle.requires.iter().any(|other| other == id.as_str())
 }

@@ -229,11 +229,12 @@ mod tests {
     }
 
     /// Hold `alive` of a container, as its supervisor does.
-    fn live(layout: &Layout, number: u8) -> nix::fcntl::Flock<std::fs::File> {
+    fn live(layout: &Layout, number: u8) -> std::fs::File {
         let id = Id::from_random([number; 32]);
         std::fs::create_dir_all(layout.running(&id)).unwrap();
         let file = std::fs::File::create(layout.alive(&id)).unwrap();
-        nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).unwrap()
+        assert!(crate::state::lock::hold(&file).unwrap());
+        file
     }
 
     #[test]

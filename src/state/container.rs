@@ -1,8 +1,9 @@
 //! A container's documents: `config.json`, `exit.json` in DATA and `status.json` in RUN, and what they say together.
 
-use crate::model::container::ContainerSpec;
+use crate::model::container::{ContainerSpec, NamespaceMode};
 use crate::model::id::Id;
-use crate::model::user::IdMaps;
+use crate::model::network::NetworkMode;
+use crate::model::user::{IdMaps, UserNamespace};
 use crate::state::event::Event;
 use crate::state::file::{self, Durability};
 use crate::state::layout::Layout;
@@ -11,6 +12,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 /// The number in each of these documents.
@@ -216,13 +218,68 @@ impl ContainerRecord {
         }
     }
 
+    /// The containers it cannot be without: whose namespaces it joins, and which it requires.
+    pub fn needed(&self) -> Vec<Id> {
+        let (spec, spaces) = (&self.spec, &self.spec.namespaces);
+        let joined = [Some(&spaces.pid), Some(&spaces.ipc), Some(&spaces.uts), spaces.cgroup.as_ref()];
+        let joined = joined.into_iter().flatten().filter_map(|mode| match mode {
+            NamespaceMode::Container(other) => Some(other),
+            _ => None,
+        });
+        let network = spec.network.mode.iter().filter_map(|mode| match mode {
+            NetworkMode::Container(other) => Some(other),
+            _ => None,
+        });
+        let user = match &spec.userns {
+            UserNamespace::Container(other) => Some(other),
+            _ => None,
+        };
+        let all = joined.chain(network).chain(user).chain(&spec.lifecycle.requires);
+        let mut needed: Vec<Id> = all.filter_map(|other| Id::parse(other).ok()).collect();
+        needed.sort();
+        needed.dedup();
+        needed
+    }
+
     /// Whether nobody will read the record after a crash: it goes with its process.
     pub fn durability(&self) -> Durability {
         if self.spec.lifecycle.remove { Durability::Volatile } else { Durability::Durable }
     }
 }
 
-/// What is true of a container now. Costs one `flock` attempt and one read.
+/// Note with each container this one needs that it does, before it can be seen itself. So a removal asks one directory
+/// and not every record; a note whose container is not there is of one that was cut off or is gone.
+///
+/// # Errors
+/// A container that is needed is gone.
+pub fn note_needs(layout: &Layout, record: &ContainerRecord) -> Result<()> {
+    for needed in record.needed() {
+        let directory = layout.dependents(&needed);
+        let note = directory.join(record.id.as_str());
+        let made = match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
+            Ok(()) if record.durability() == Durability::Durable => file::sync_directory(&layout.container(&needed)),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        };
+        made.and_then(|()| file::create_new(&note, b"", record.durability()))
+            .with_context(|| format!("make {}", note.display()))?;
+    }
+    Ok(())
+}
+
+/// The containers that need this one.
+pub fn dependents(layout: &Layout, id: &Id) -> Result<Vec<Id>> {
+    let directory = layout.dependents(id);
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
+    };
+    let ids = entries.flatten().filter_map(|entry| Id::parse(&entry.file_name().to_string_lossy()).ok());
+    Ok(ids.filter(|other| layout.container(other).exists()).collect())
+}
+
+/// What is true of a container now. Costs one look at a lock and one read.
 ///
 /// A container whose supervisor died without a word is reported as exited with code -1.
 pub fn state(layout: &Layout, id: &Id) -> Result<State> {
@@ -260,11 +317,9 @@ pub fn state_of_dead(layout: &Layout, id: &Id) -> Result<State> {
 /// Whether a supervisor holds the container's `alive`.
 pub fn is_alive(layout: &Layout, id: &Id) -> Result<bool> {
     let path = layout.alive(id);
-    match lock::try_lock(&path, lock::Rank::Container, lock::Mode::Shared) {
-        Ok(Some(_)) => Ok(false),
-        Ok(None) => Ok(true),
-        Err(_) if !path.exists() => Ok(false),
-        Err(error) => Err(error),
+    match std::fs::File::open(&path).and_then(|file| lock::is_held(&file)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        result => result.with_context(|| format!("look at {}", path.display())),
     }
 }
 

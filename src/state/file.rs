@@ -34,6 +34,14 @@ pub fn create_new(path: &Path, content: &[u8], durability: Durability) -> std::i
     sync_parent(path, durability)
 }
 
+/// Write a file in a directory of staging, which nobody else sees yet: its name comes to be with the directory's.
+pub fn write_staged(path: &Path, content: &[u8], durability: Durability) -> std::io::Result<()> {
+    fault::point("write", path)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    if durability == Durability::Durable { file.sync_data() } else { Ok(()) }
+}
+
 /// Put this content in the place of whatever is there.
 pub fn replace(path: &Path, content: &[u8], durability: Durability) -> std::io::Result<()> {
     fault::point("replace", path)?;

@@ -51,6 +51,11 @@ impl Layout {
         self.data.join("layers-v1")
     }
 
+    /// Empty files and directories that containers mount over.
+    pub fn skeleton(&self) -> PathBuf {
+        self.data.join("skeleton-v1")
+    }
+
     /// All images, one record each.
     pub fn images(&self) -> PathBuf {
         self.data.join("images")
@@ -69,6 +74,11 @@ impl Layout {
     /// One container.
     pub fn container(&self, id: &Id) -> PathBuf {
         self.containers().join(id.as_str())
+    }
+
+    /// Who depends on a container: an empty file for each, named by its id.
+    pub fn dependents(&self, id: &Id) -> PathBuf {
+        self.container(id).join("dependents")
     }
 
     /// All names, links to containers.

@@ -1,11 +1,13 @@
-//! Locks on objects: a `flock` on the object's own file or directory, that dies with its holder.
+//! Locks on objects: a `flock` on the object's own file or directory, that dies with its holder; and `alive`, which is
+//! held in another way ([`hold`]).
 //!
 //! Order: store < pod < container < network < volume < image. A guard remembers its rank, and debug builds assert that
 //! no lock of a lower rank is taken while one of a higher is held. Never held over the network or while waiting for a
 //! process.
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -90,6 +92,36 @@ pub fn try_lock(path: &Path, rank: Rank, mode: Mode) -> Result<Option<Guard>> {
         }
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, error)) => Err(error).with_context(|| format!("lock {}", path.display())),
+    }
+}
+
+/// Lock a file for as long as this descriptor, or a copy of it, is open; `false`: somebody else has.
+///
+/// A lock of the open file description (fcntl_locking(2)) and not a `flock`: of these one can be told of without taking
+/// it, so that whoever looks is never in the way of whoever takes.
+pub fn hold(file: &File) -> std::io::Result<bool> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether somebody else [`hold`]s the file.
+pub fn is_held(file: &File) -> std::io::Result<bool> {
+    let mut found = whole_file();
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found))?;
+    Ok(found.l_type != libc::F_UNLCK as libc::c_short)
+}
+
+fn whole_file() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        // Must be zero for this kind of lock.
+        l_pid: 0,
     }
 }
 

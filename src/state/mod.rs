@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! DATA  /var/lib/coracle | $XDG_DATA_HOME/coracle          RUN  /run/coracle | $XDG_RUNTIME_DIR/coracle (empty after boot)
-//!   format            "1\n": newer -> refused with a hint     containers/ID/alive             flock held by the supervisor
+//!   format            "1\n": newer -> refused with a hint     containers/ID/alive             lock held by the supervisor
 //!   lock              shared by all, exclusive by prune       containers/ID/status.json       written by the supervisor only
 //!   tmp/              staging, same file system               containers/ID/attachments.json  what must be released
 //!   blobs/sha256/HEX  immutable                               containers/ID/control.sock      the supervisor's ear
 //!   layers-v1/HEX/{diff,layer.json,split}  immutable          networks/NAME/members/ID.json
+//!   skeleton-v1/      empty places to mount over; made again when it is not there
 //!   images/ID.json    what an image consists of
 //!   tags/ESCAPED-REF  -> ../images/ID.json
-//!   containers/ID/{config.json, exit.json, upper, work, log}
+//!   containers/ID/{config.json, exit.json, upper, work, log, dependents/ID}
 //!   names/NAME -> ../containers/ID
 //!   networks/NAME/{network.json, leases/IP -> ID}  volumes/NAME/{volume.json,_data}  events/DAY.jsonl
 //! ```

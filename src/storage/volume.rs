@@ -328,8 +328,12 @@ pub fn list(layout: &Layout) -> Result<Vec<Volume>> {
 pub fn users(layout: &Layout, name: &str) -> Result<Vec<Id>> {
     let mut users = Vec::new();
     for id in container::list(layout)? {
-        // A record that cannot be read is the container's trouble, not the volume's.
-        let Ok(record) = ContainerRecord::load(layout, &id) else { continue };
+        // A record that cannot be read is the container's trouble, not the volume's. Parsed only if the name is in it.
+        let text = std::fs::read_to_string(ContainerRecord::path(layout, &id)).unwrap_or_default();
+        if !text.contains(name) {
+            continue;
+        }
+        let Ok(record) = serde_json::from_str::<ContainerRecord>(&text) else { continue };
         let uses = |mount: &Mount| matches!(&mount.source, MountSource::Volume { name: Some(own), .. } if own == name);
         if record.spec.mounts.iter().any(uses) {
             users.push(id);

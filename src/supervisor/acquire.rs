@@ -21,7 +21,7 @@ use crate::runtime::idmap;
 use crate::runtime::plan::{self, Plan, PlanOptions};
 use crate::state::container::{self, ContainerRecord, State};
 use crate::state::layout::Layout;
-use crate::storage::{flat, layer, overlay, tree};
+use crate::storage::{flat, layer, overlay, skeleton, tree};
 use crate::sys::{fd, mount};
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
@@ -213,6 +213,10 @@ pub fn layered(
         read_only: false,
         idmap: namespace.as_ref().map(AsFd::as_fd),
     };
+    // Its files have the engine's owners: where the container's are others, the places are made in the container.
+    if matches!(record.spec.root, RootSource::Image(_)) && !bundle::has_user_namespace(record) {
+        overlay.lower.push(skeleton::provide(layout)?);
+    }
     match overlay.mount() {
         Err(error) if overlay::is_unsupported(&error) => {
             overlay.upper = None;

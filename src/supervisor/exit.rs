@@ -6,50 +6,44 @@ use crate::model::id::Id;
 use crate::state::container::{ContainerRecord, Exit};
 use crate::state::file;
 use crate::state::layout::Layout;
-use crate::state::{event, name};
+use crate::state::{event, lock, name};
 use crate::storage::tree;
 use anyhow::{Context, Result};
-use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// `alive`, held.
 #[derive(Debug)]
-pub struct Alive(Flock<File>);
+pub struct Alive(File);
 
 /// Take a container's `alive`; `None`: somebody supervises it.
 pub fn take_alive(layout: &Layout, id: &Id) -> Result<Option<Alive>> {
     let directory = layout.running(id);
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)
-        .with_context(|| format!("make {}", directory.display()))?;
+    let make = |path: &Path| {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.with_context(|| format!("make {}", path.display()))
+    };
+    make(&directory)?;
     let path = layout.alive(id);
-    // Whoever looks whether it is alive holds the lock for an instant.
-    let begin = Instant::now();
     loop {
-        let options = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = match options {
+        let file = match File::options().write(true).create(true).truncate(false).mode(0o600).open(&path) {
             Ok(file) => file,
             // Its last supervisor is just removing the directory.
-            Err(error) if error.kind() == ErrorKind::NotFound && begin.elapsed() < Duration::from_secs(5) => {
-                let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                make(&directory)?;
                 continue;
             }
             Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
         };
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) if lock.metadata().is_ok_and(|metadata| metadata.nlink() > 0) => return Ok(Some(Alive(lock))),
-            Ok(_) => {}
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) if begin.elapsed() > Duration::from_millis(200) => {
-                return Ok(None);
-            }
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => std::thread::sleep(Duration::from_millis(1)),
-            Err((_, error)) => return Err(error).with_context(|| format!("lock {}", path.display())),
+        if !lock::hold(&file).with_context(|| format!("lock {}", path.display()))? {
+            return Ok(None);
+        }
+        // Its last supervisor may have removed the file before it let go.
+        if file.metadata().is_ok_and(|metadata| metadata.nlink() > 0) {
+            return Ok(Some(Alive(file)));
         }
     }
 }
@@ -79,14 +73,31 @@ pub fn write(layout: &Layout, record: &ContainerRecord, exit: &Exit) -> Result<(
     file::replace_json(&layout.container(&record.id).join("exit.json"), exit, record.durability())
 }
 
-/// Remove a container that is not alive: its name, its directory, its anonymous volumes if they go too. Works on a full
-/// disk, and goes on where an earlier removal was cut off.
+/// Remove a container that is not alive: its name and its directory. Works on a full disk, and goes on where an earlier
+/// removal was cut off.
 pub fn remove(layout: &Layout, record: &ContainerRecord) -> Result<()> {
+    bury(layout, record)?.map_or(Ok(()), Grave::empty)
+}
+
+/// Where the directory of a container that is no more waits to be emptied.
+#[derive(Debug)]
+#[must_use]
+pub struct Grave(PathBuf);
+
+impl Grave {
+    /// Remove its files. Whoever is killed before leaves them to `prune`.
+    pub fn empty(self) -> Result<()> {
+        tree::remove(&self.0).with_context(|| format!("remove {}", self.0.display()))
+    }
+}
+
+/// Remove it for all who look; its files are still there. `None`: it was removed before.
+pub fn bury(layout: &Layout, record: &ContainerRecord) -> Result<Option<Grave>> {
     let directory = layout.container(&record.id);
     let grave = file::staging_name(&layout.tmp(), "removed");
     match file::rename_new(&directory, &grave) {
         Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("remove {}", directory.display())),
     }
     name::release(layout, &record.name, &record.id)?;
@@ -95,9 +106,8 @@ pub fn remove(layout: &Layout, record: &ContainerRecord) -> Result<()> {
     {
         let _ = std::fs::remove_file(path);
     }
-    tree::remove(&grave).with_context(|| format!("remove {}", grave.display()))?;
     event::record(layout, record.event("remove"));
-    Ok(())
+    Ok(Some(Grave(grave)))
 }
 
 /// The same for a container whose record cannot be read.

@@ -25,7 +25,7 @@ use crate::state::event::{self, now_ns};
 use crate::state::file::{self, Durability};
 use crate::state::layout::Layout;
 use crate::storage::volume;
-use crate::sys::{fd, memory, pipe, process, socket};
+use crate::sys::{fd, pipe, process, socket};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -128,38 +128,38 @@ fn live(place: Place<'_>, id: &Id, mut house: House, starter: Starter, alive: Al
     let mut starter = Some(starter);
     let mut restarts = 0;
     let mut delay = None;
-    let mut code;
     loop {
         let record = ContainerRecord::load(layout, id)?;
         let begin = Instant::now();
         let exit = one_life(place, &record, &mut house, starter.take(), restarts);
         // `update` and `rename` may have changed it meanwhile.
         let record = ContainerRecord::load(layout, id).unwrap_or(record);
-        code = exit.code;
-        // Without it the container is shown as "exit unknown"; on a full disk there is no better.
-        let _ = exit::write(layout, &record, &exit);
+        delay = exit::restart_delay(&record, &exit, begin.elapsed(), delay);
+        if house.restart_wanted {
+            delay.get_or_insert(Duration::ZERO);
+        }
+        if delay.is_some() || !record.spec.lifecycle.remove {
+            // Without it the container is shown as "exit unknown"; on a full disk there is no better.
+            let _ = exit::write(layout, &record, &exit);
+        }
         if exit.started_ns > 0 {
             let mut died = record.event("died");
             died.exit_code = Some(exit.code);
             event::record(layout, died);
         }
-        delay = exit::restart_delay(&record, &exit, begin.elapsed(), delay);
-        if house.restart_wanted {
-            delay.get_or_insert(Duration::ZERO);
-        }
         let Some(wait) = delay else {
-            finish(place, &record, alive, &mut house, code);
+            finish(place, &record, alive, &mut house, &exit);
             return Ok(());
         };
         house.status.change(|status| {
             status.phase = Phase::Restarting;
             status.pid = 0;
         });
-        house.tell_exit(code);
+        house.tell_exit(exit.code);
         if house.keep(None, Some(Instant::now() + wait))? == Turn::Stop {
             let stopped = Exit { stopped_by_user: true, ..exit };
             let _ = exit::write(layout, &record, &stopped);
-            finish(place, &record, alive, &mut house, code);
+            finish(place, &record, alive, &mut house, &stopped);
             return Ok(());
         }
         restarts += 1;
@@ -167,19 +167,23 @@ fn live(place: Place<'_>, id: &Id, mut house: House, starter: Starter, alive: Al
 }
 
 /// Nothing of the container is left but its record, or not even that; then the others are told.
-fn finish(place: Place<'_>, record: &ContainerRecord, alive: Alive, house: &mut House, code: i32) {
-    if record.spec.lifecycle.remove
-        && let Err(error) =
-            exit::remove(place.layout, record).and_then(|()| volume::remove_anonymous(place.layout, record))
-    {
-        // Nobody is there to be told; the container stays, and `rm` or `prune` will say the same again.
-        house.status.change(|status| {
-            status.shown.insert("remove".to_owned(), failure::message_of(&error));
-        });
+fn finish(place: Place<'_>, record: &ContainerRecord, alive: Alive, house: &mut House, exit: &Exit) {
+    let mut grave = None;
+    if record.spec.lifecycle.remove {
+        let buried = exit::bury(place.layout, record).map(|buried| grave = buried);
+        if let Err(error) = buried.and_then(|()| volume::remove_anonymous(place.layout, record)) {
+            // Nobody is there to be told; the container stays, and `rm` or `prune` will say the same again.
+            let _ = exit::write(place.layout, record, exit);
+            house.status.change(|status| {
+                status.shown.insert("remove".to_owned(), failure::message_of(&error));
+            });
+        }
     }
     alive.release(place.layout, &record.id);
-    house.tell_exit(code);
+    house.tell_exit(exit.code);
     house.linger();
+    // Whoever sat before it need not wait for its files to be gone.
+    let _ = grave.map(exit::Grave::empty);
 }
 
 /// From acquiring to releasing.
@@ -221,7 +225,6 @@ fn one_life(
             // systemd takes a scope away as soon as it is empty: what happened in it is asked for by an open file, first.
             let scope = house.cgroup.as_ref().filter(|cgroup| cgroup.saved().scope.is_some());
             let watch = scope.and_then(|cgroup| cgroup.oom_watch().ok().flatten());
-            memory::give_back();
             let _ = house.keep(Some(&mut born), None);
             let kills = watch.map(|watch| watch.kills());
             exit.code = born.end();
