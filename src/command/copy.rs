@@ -2,7 +2,7 @@
 
 use super::flag::registry::{Retry, boolean};
 use super::present::progress::Progress;
-use super::push::{Change, Refused};
+use super::push::{Change, Protection};
 use crate::engine::Engine;
 use crate::engine::copy::{self, How};
 use crate::image::access::Access;
@@ -55,7 +55,7 @@ pub struct Args {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
-    refused: Refused,
+    protection: Protection,
     #[command(flatten)]
     retry: Retry,
     /// Path of the authentication file of the source
@@ -81,7 +81,6 @@ pub struct Args {
 
 /// Copy it.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
-    args.refused.check()?;
     let Retry { retry, retry_delay } = args.retry;
     let side = |authfile: &Option<PathBuf>, creds: &Option<String>, cert_dir: &Option<PathBuf>, tls_verify| {
         Ok::<_, anyhow::Error>(Access {
@@ -96,7 +95,8 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let from = side(&args.src_authfile, &args.src_creds, &args.src_cert_dir, args.src_tls_verify)?;
     let to = side(&args.dest_authfile, &args.dest_creds, &args.dest_cert_dir, args.dest_tls_verify)?;
     let progress = Progress::new(args.quiet);
-    let how = How { conversion: args.change.conversion(), all: args.all, platform: platform(&args) };
+    let signer = args.protection.signer()?;
+    let how = How { conversion: args.change.conversion(), all: args.all, platform: platform(&args), signer };
     let digest = copy::copy(engine, &args.source, &args.destination, (from, to), &how, &progress)?;
     if let Some(path) = &args.digestfile {
         std::fs::write(path, digest.as_str()).with_context(|| format!("write {}", path.display()))?;

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 /// Inspect changes to the file system of a container or image
 ///
-/// Each line has a letter and a path: A for added, C for changed, D for deleted.
+/// Each line has a letter and a path: A for added, C for changed, D for deleted. A second one is what the first is compared
+/// with; without it, that is what the first was made of.
 #[derive(clap::Parser, Debug)]
 pub struct Args {
     /// Change the output format (json)
@@ -29,9 +30,9 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let name = match (args.names.as_slice(), args.latest) {
         ([], true) => crate::engine::select::latest(engine)?.to_string(),
         ([name], false) => name.clone(),
-        ([_, _], false) => bail!("comparing two of them is not supported: each is compared with what it was made of"),
+        ([name, base], false) => return print(&diff::between(engine, name, base)?, args.format.as_deref()),
         (_, true) => bail!("--latest and arguments cannot be used together"),
-        _ => bail!("name one container or image, or use --latest"),
+        _ => bail!("name a container or image, and perhaps another to compare it with, or use --latest"),
     };
     print(&diff::of_any(engine, &name)?, args.format.as_deref())
 }

@@ -4,11 +4,16 @@ use super::flag::registry::Registry;
 use super::present::progress::Progress;
 use crate::engine::Engine;
 use crate::engine::copy::{self, How};
+use crate::failure::{Failure, Kind};
+use crate::image::access::Access;
 use crate::image::copy::{Conversion, Format};
+use crate::image::signature::Signer;
+use crate::model::digest::Digest;
 use crate::storage::compress::Compression;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Push an image to a specified destination
 ///
@@ -19,17 +24,7 @@ pub struct Args {
     #[arg(long)]
     all_platforms: bool,
     #[command(flatten)]
-    change: Change,
-    /// Write the digest of the pushed image to the specified file
-    #[arg(long, value_name = "FILE")]
-    digestfile: Option<PathBuf>,
-    /// Don't output progress information when pushing images
-    #[arg(short, long)]
-    quiet: bool,
-    #[command(flatten)]
-    refused: Refused,
-    #[command(flatten)]
-    registry: Registry,
+    sending: Sending,
     /// Compress layers with dir destinations (they are kept as they are)
     #[arg(long, hide = true)]
     compress: bool,
@@ -76,9 +71,9 @@ impl Change {
     }
 }
 
-// What is known but not done here; each is refused by name.
+// What is signed and encrypted on the way.
 #[derive(clap::Args, Clone, Debug, Default)]
-pub struct Refused {
+pub struct Protection {
     /// This is a Docker specific option and is a NOOP
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     disable_content_trust: Option<String>,
@@ -93,18 +88,19 @@ pub struct Refused {
     sign_by: Option<String>,
     #[arg(long, hide = true, value_name = "FILE")]
     sign_by_sigstore: Option<String>,
-    #[arg(long, hide = true, value_name = "FILE")]
-    sign_by_sigstore_private_key: Option<String>,
+    /// Sign the image with this private key: ECDSA on P-256, PKCS #8, not encrypted
+    #[arg(long, value_name = "FILE")]
+    sign_by_sigstore_private_key: Option<PathBuf>,
     #[arg(long, hide = true, value_name = "FINGERPRINT")]
     sign_by_sq_fingerprint: Option<String>,
     #[arg(long, hide = true, value_name = "FILE")]
     sign_passphrase_file: Option<String>,
 }
 
-impl Refused {
-    /// Refuse what was asked for.
-    pub fn check(&self) -> Result<()> {
-        let Refused {
+impl Protection {
+    /// Who signs. What is known but not done here is refused by name.
+    pub fn signer(&self) -> Result<Option<Arc<Signer>>> {
+        let Protection {
             disable_content_trust: _,
             remove_signatures: _,
             encryption_key,
@@ -116,26 +112,61 @@ impl Refused {
             sign_passphrase_file,
         } = self;
         let encrypts = !encryption_key.is_empty() || !encrypt_layer.is_empty();
-        anyhow::ensure!(!encrypts, "--encryption-key: encrypted images are not supported");
-        let signs =
-            [sign_by, sign_by_sigstore, sign_by_sigstore_private_key, sign_by_sq_fingerprint, sign_passphrase_file];
-        if signs.iter().any(|option| option.is_some()) {
-            return Err(crate::failure::Failure::new(crate::failure::Kind::Engine, "signing images is not supported")
-                .hint("sign after the push: `cosign sign NAME@DIGEST` with the digest of --digestfile")
+        ensure!(!encrypts, "--encryption-key: encrypted images are not supported");
+        for (option, wanted) in [
+            ("--sign-by", sign_by),
+            ("--sign-by-sigstore", sign_by_sigstore),
+            ("--sign-by-sq-fingerprint", sign_by_sq_fingerprint),
+            ("--sign-passphrase-file", sign_passphrase_file),
+        ] {
+            if wanted.is_some() {
+                return Err(Failure::new(
+                    Kind::Engine,
+                    format!("{option}: signing images in this way is not supported"),
+                )
+                .hint("--sign-by-sigstore-private-key FILE signs with a key that is not encrypted")
                 .into());
+            }
         }
-        Ok(())
+        sign_by_sigstore_private_key.as_deref().map(|path| Signer::open(path).map(Arc::new)).transpose()
+    }
+}
+
+// What pushes of images and of lists have in common.
+#[derive(clap::Args, Debug)]
+pub struct Sending {
+    #[command(flatten)]
+    change: Change,
+    /// Write the digest of what was pushed to the specified file
+    #[arg(long, value_name = "FILE")]
+    digestfile: Option<PathBuf>,
+    /// Don't output progress information
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    protection: Protection,
+    #[command(flatten)]
+    registry: Registry,
+}
+
+impl Sending {
+    /// Send as these options say. `push` returns the digest of what is there now.
+    pub fn send(&self, all: bool, push: impl FnOnce(Access, How, &Progress) -> Result<Digest>) -> Result<()> {
+        let signer = self.protection.signer()?;
+        let how = How { conversion: self.change.conversion(), all, platform: None, signer };
+        let digest = push(self.registry.access()?, how, &Progress::new(self.quiet))?;
+        match &self.digestfile {
+            Some(path) => std::fs::write(path, digest.as_str()).with_context(|| format!("write {}", path.display())),
+            None => Ok(()),
+        }
     }
 }
 
 /// Send it.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
-    args.refused.check()?;
-    let progress = Progress::new(args.quiet);
-    let how = How { conversion: args.change.conversion(), all: args.all_platforms, platform: None };
-    let digest = copy::push(engine, &args.image, args.destination.as_deref(), args.registry.access()?, how, &progress)?;
-    if let Some(path) = &args.digestfile {
-        std::fs::write(path, digest.as_str()).with_context(|| format!("write {}", path.display()))?;
-    }
+    let Args { all_platforms, sending, compress: _, image, destination } = args;
+    sending.send(all_platforms, |access, how, progress| {
+        copy::push(engine, &image, destination.as_deref(), access, how, progress)
+    })?;
     Ok(ExitCode::SUCCESS)
 }

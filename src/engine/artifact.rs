@@ -15,6 +15,7 @@ use crate::image::policy::Policy;
 use crate::image::progress::Progress;
 use crate::image::reference::Reference;
 use crate::image::registry::Fetched;
+use crate::image::signature::Signer;
 use crate::model::digest::Digest;
 use crate::state::file::{self, Durability};
 use crate::state::lock::{self, Guard, Mode, Rank};
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The annotation that names an artifact in the index.
 const NAME: &str = "org.opencontainers.image.ref.name";
@@ -321,9 +323,8 @@ fn collect(engine: &Engine) -> Result<()> {
 /// Fetch an artifact.
 pub fn pull(engine: &Engine, text: &str, access: Access, progress: &dyn Progress) -> Result<Digest> {
     let name = name(text)?;
-    Policy::load(None::<&Path>)?.check_registry(&name)?;
     let network = registry::network(engine, access)?;
-    let source = RegistrySource::open(&network, &name)?;
+    let source = RegistrySource::open(&network, &name, &Policy::load(None::<&Path>)?)?;
     let Document::Manifest(manifest) = &source.top().document else {
         bail!("{name}: it is an index, not an artifact");
     };
@@ -361,12 +362,12 @@ impl Sink for LockedSink<'_> {
     }
 }
 
-/// Send an artifact; without a destination under its own name.
+/// Send an artifact; without a destination under its own name. With a signer, it is signed there.
 pub fn push(
     engine: &Engine,
     text: &str,
     destination: Option<&str>,
-    access: Access,
+    (access, signer): (Access, Option<Arc<Signer>>),
     progress: &dyn Progress,
 ) -> Result<Digest> {
     let artifact = find(engine, text)?;
@@ -377,7 +378,7 @@ pub fn push(
     let network = registry::network(engine, access)?;
     let archive = Archive::open(&engine.layout, &directory(engine))?;
     let source = LayoutSource::open(archive, Some(&artifact.name.to_string()))?;
-    let sink = RegistrySink::open(&network, &target)?;
+    let sink = RegistrySink::open(&network, &target)?.signed_by(signer);
     let options = Options { parallel: network.parallel(), ..Options::default() };
     let copy = copy::Copy { source: &source, sink: &sink, options: &options, layout: &engine.layout, progress };
     Ok(copy::copy(&copy)?.digest)

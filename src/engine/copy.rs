@@ -15,12 +15,14 @@ use crate::image::policy::Policy;
 use crate::image::progress::Progress;
 use crate::image::pull::{self, Wish};
 use crate::image::reference::Reference;
+use crate::image::signature::Signer;
 use crate::image::store::{self, Image};
 use crate::model::digest::Digest;
 use crate::storage::compress::Compression;
 use crate::storage::layer::Staging;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What to change on the way, and how much to take.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +33,8 @@ pub struct How {
     pub all: bool,
     /// Of an index, this image.
     pub platform: Option<Platform>,
+    /// Who signs what goes to a registry.
+    pub signer: Option<Arc<Signer>>,
 }
 
 /// Send an image of the store. Without a destination it goes where its name says.
@@ -87,6 +91,7 @@ pub fn copy(
     let policy = Policy::load(None::<&Path>)?;
     // From a registry into the store is a pull: with its resumption and its sharing.
     if let (Place::Registry(name), Place::Store(local)) = (&from, &to) {
+        ensure!(how.signer.is_none(), "signatures are kept in registries only");
         let name = Reference::parse(name)?.or_latest();
         let wish = Wish { platform: how.platform.clone(), all_platforms: how.all, policy };
         let target = pull::Target { layout: &engine.layout, privilege: &engine.privilege, progress };
@@ -115,8 +120,7 @@ pub fn open_source<'a>(
     Ok(match place {
         Place::Registry(name) => {
             let name = Reference::parse(name)?.or_latest();
-            policy.check_registry(&name)?;
-            Box::new(RegistrySource::open(network, &name)?)
+            Box::new(RegistrySource::open(network, &name, policy)?)
         }
         Place::Layout(path, name) => {
             policy.check_path("oci", path)?;
@@ -155,11 +159,13 @@ pub fn run(
     progress: &dyn Progress,
 ) -> Result<Digest> {
     let layout = &engine.layout;
+    let signable = how.signer.is_none() || matches!(place, Place::Registry(_));
+    ensure!(signable, "signatures are kept in registries only");
     let mut _staging = None;
     let sink: Box<dyn Sink + '_> = match place {
         Place::Registry(name) => {
             let name = Reference::parse(name)?.or_latest();
-            Box::new(RegistrySink::open(network, &name)?)
+            Box::new(RegistrySink::open(network, &name)?.signed_by(how.signer.clone()))
         }
         Place::Layout(path, name) => Box::new(LayoutSink::directory(path, name.as_deref())?),
         Place::LayoutArchive(path, name) => {

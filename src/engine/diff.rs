@@ -7,7 +7,7 @@ use crate::state::container::{self, ContainerRecord};
 use crate::storage::diff::{self, Change};
 use crate::storage::{flat, layer, overlay, tree};
 use anyhow::{Context, Result};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Places the engine itself makes or fills.
 const OURS: &[&str] = &[
@@ -40,6 +40,31 @@ pub fn of_any(engine: &Engine, name: &str) -> Result<Vec<Line>> {
             None => Err(Failure::new(Kind::Engine, format!("{name}: no such container or image")).into()),
         },
     }
+}
+
+/// What is otherwise in the one, container or image, than in the other.
+pub fn between(engine: &Engine, name: &str, base: &str) -> Result<Vec<Line>> {
+    let (new, new_is_container) = root_of(engine, name)?;
+    let (old, old_is_container) = root_of(engine, base)?;
+    let mut changes = diff::between(new.as_fd(), old.as_fd())?;
+    if new_is_container || old_is_container {
+        changes.retain(|(path, _)| !OURS.iter().any(|ours| ours.as_bytes() == path));
+        changes = without_empty_parents(changes);
+    }
+    Ok(changes)
+}
+
+/// The whole tree of a container or image, and whether it is a container's.
+fn root_of(engine: &Engine, name: &str) -> Result<(OwnedFd, bool)> {
+    if let Some(id) = container::find(&engine.layout, name)? {
+        return Ok((rootfs::open_alone(engine, &ContainerRecord::load(&engine.layout, &id)?)?, true));
+    }
+    let Some(image) = store::resolve(&engine.layout, name)? else {
+        return Err(Failure::new(Kind::Engine, format!("{name}: no such container or image")).into());
+    };
+    let layers = image.layers().iter().rev().map(|hex| layer::diff_path(&engine.layout, hex)).collect();
+    let root = rootfs::image_root(engine, layers)?.with_context(|| format!("{name} has no layers"))?;
+    Ok((root, false))
 }
 
 /// What a container has changed.

@@ -6,6 +6,8 @@
 pub mod archive;
 pub mod artifact;
 pub mod attach;
+pub mod between;
+pub mod check;
 pub mod commit;
 pub mod copy;
 pub mod create;

@@ -94,8 +94,7 @@ pub fn inspect(engine: &Engine, name: &str, access: Access, platform: Option<Pla
     let text = name.strip_prefix("docker://").unwrap_or(name);
     let network = network(engine, access)?;
     let name = Reference::parse(text)?.or_latest();
-    Policy::load(None::<&Path>)?.check_registry(&name)?;
-    let source = pull::open(&network, &name)?;
+    let source = pull::open(&network, &name, &Policy::load(None::<&Path>)?)?;
     let fetched = match &source.top.document {
         Document::Manifest(_) => source.top.clone(),
         Document::Index(index) => {
@@ -104,6 +103,7 @@ pub fn inspect(engine: &Engine, name: &str, access: Access, platform: Option<Pla
             source.repository.described(chosen)?
         }
     };
+    source.admit(&fetched.digest)?;
     let Document::Manifest(manifest) = &fetched.document else { bail!("{name}: an index inside an index") };
     ensure!(manifest.is_image(), "{name}: it is an artifact, not an image");
     let config = source.repository.small_blob(&manifest.config, CONFIG_LIMIT_BYTES)?;

@@ -341,6 +341,31 @@ mod tests {
     }
 
     #[test]
+    fn realms_that_would_give_the_password_away_are_refused() {
+        let http = Http::new(crate::image::trust::Trust::default(), false);
+        let registry = Origin::of("https://r.test").unwrap();
+        let password = Credentials::Password { user: "u".into(), password: "p".into() };
+        for (realm, expected) in [
+            ("http://r.test/token", "https would become plain http"),
+            ("http://r.test:443/token", "https would become plain http"),
+            ("file:///etc/passwd", "neither http nor https"),
+            ("//r.test/token", "is not a URL"),
+            ("https://u:p@other.test/token", "holds credentials"),
+            ("", "is not a URL"),
+        ] {
+            let auth = Authenticator::new(Some(password.clone()));
+            let response = ureq::http::Response::builder()
+                .status(401)
+                .header("www-authenticate", format!("Bearer realm=\"{realm}\",service=\"s\""))
+                .body(ureq::Body::builder().data(""))
+                .unwrap();
+            assert!(auth.challenged(&response, None, "repository:x:pull"), "{realm}");
+            let refused = auth.authorization(&http, &registry, "repository:x:pull").unwrap_err();
+            assert!(format!("{refused:#}").contains(expected), "{realm}: {refused:#}");
+        }
+    }
+
+    #[test]
     fn queries() {
         let text = query(&[("account", None), ("scope", Some("repository:a/b:pull,push")), ("service", Some("r s"))]);
         assert_eq!(text, "scope=repository%3Aa%2Fb%3Apull%2Cpush&service=r%20s");

@@ -98,6 +98,27 @@ pub enum Body<'a> {
     Stream(&'a mut dyn Read, u64),
 }
 
+/// A request but for its body.
+struct Parts<'a> {
+    method: &'a str,
+    url: &'a str,
+    headers: &'a [(&'static str, String)],
+    authorization: Option<&'a str>,
+}
+
+impl Parts<'_> {
+    fn builder(&self) -> http::request::Builder {
+        let mut builder = http::Request::builder().method(self.method).uri(self.url);
+        for (name, value) in self.headers {
+            builder = builder.header(*name, value);
+        }
+        if let Some(authorization) = self.authorization {
+            builder = builder.header("Authorization", authorization);
+        }
+        builder
+    }
+}
+
 /// What went wrong below HTTP. Kept as text: a broken connection must not be taken for our own broken pipe.
 #[derive(Debug)]
 pub struct Trouble {
@@ -164,14 +185,8 @@ impl Http {
         let mut url = url.to_owned();
         for _ in 0..=REDIRECT_LIMIT {
             let here = Origin::of(&url)?;
-            let mut builder = http::Request::builder().method(method).uri(&url);
-            for (name, value) in headers {
-                builder = builder.header(*name, value);
-            }
-            if let Some(authorization) = authorization.filter(|_| here == home) {
-                builder = builder.header("Authorization", authorization);
-            }
-            let response = self.exchange(&here, builder, &mut body)?;
+            let authorization = authorization.filter(|_| here == home);
+            let response = self.exchange(&here, &Parts { method, url: &url, headers, authorization }, &mut body)?;
             let status = response.status().as_u16();
             if !follow || !matches!(status, 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
@@ -213,10 +228,39 @@ impl Http {
         Ok(url)
     }
 
-    fn exchange(&self, origin: &Origin, builder: http::request::Builder, body: &mut Body<'_>) -> Result<Response> {
+    /// One request and its answer. A connection that was kept may have been closed by the other side meanwhile, which
+    /// shows only when it is used: then a request that can be sent again is, once, over a connection of its own.
+    fn exchange(&self, origin: &Origin, parts: &Parts<'_>, body: &mut Body<'_>) -> Result<Response> {
+        let result = match self.attempt(origin, parts, body)? {
+            Err(error) if !matches!(body, Body::Stream(..)) && was_closed(&error) => {
+                self.agents.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(origin);
+                self.attempt(origin, parts, body)?
+            }
+            result => result,
+        };
+        result.or_else(|error| {
+            let trouble = trouble(origin, error);
+            match trouble.hint(origin) {
+                Some(hint) => Err(trouble).hint(hint),
+                None => Err(trouble.into()),
+            }
+        })
+    }
+
+    fn attempt(
+        &self,
+        origin: &Origin,
+        parts: &Parts<'_>,
+        body: &mut Body<'_>,
+    ) -> Result<Result<Response, ureq::Error>> {
         let agent = self.agent(origin)?;
         let invalid = |error: http::Error| anyhow!("make a request to {origin}: {error}");
-        let result = match body {
+        let builder = parts.builder();
+        Ok(match body {
+            // Without a length it would go as an empty chunked body, which not every server expects.
+            Body::None if matches!(parts.method, "POST" | "PUT" | "PATCH") => {
+                agent.run(builder.body(&[][..]).map_err(invalid)?)
+            }
             Body::None => agent.run(builder.body(ureq::SendBody::none()).map_err(invalid)?),
             Body::Bytes(bytes) => agent.run(builder.body(&**bytes).map_err(invalid)?),
             Body::Stream(reader, length) => agent.run(
@@ -225,13 +269,6 @@ impl Http {
                     .body(ureq::SendBody::from_reader(*reader))
                     .map_err(invalid)?,
             ),
-        };
-        result.or_else(|error| {
-            let trouble = trouble(origin, error);
-            match trouble.hint(origin) {
-                Some(hint) => Err(trouble).hint(hint),
-                None => Err(trouble.into()),
-            }
         })
     }
 
@@ -311,6 +348,17 @@ pub fn read_trouble(error: std::io::Error) -> Trouble {
         },
     };
     Trouble { text, transient: true, maybe_plain: false }
+}
+
+/// Whether the other side closed the connection before it answered.
+fn was_closed(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        ureq::Error::Io(inner) => {
+            matches!(inner.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        }
+        _ => false,
+    }
 }
 
 fn silence() -> String {

@@ -19,6 +19,7 @@ pub mod progress;
 pub mod pull;
 pub mod reference;
 pub mod registry;
+pub mod signature;
 pub mod store;
 pub mod trust;
 pub mod upload;

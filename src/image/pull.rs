@@ -17,6 +17,7 @@ use crate::image::policy::Policy;
 use crate::image::progress::Progress;
 use crate::image::reference::Reference;
 use crate::image::registry::{Fetched, Repository};
+use crate::image::signature::Demand;
 use crate::image::store::{self, ImageRecord, NewImage};
 use crate::model::digest::Digest;
 use crate::state::layout::Layout;
@@ -25,7 +26,7 @@ use crate::storage::layer::{self, Claim};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// An image has at most so many layers; overlayfs takes 500.
 const LAYERS_LIMIT: usize = 500;
@@ -83,8 +84,7 @@ pub fn pull(target: Target<'_>, network: &Network, text: &str, wish: &Wish) -> R
 
 /// Pull a full name.
 pub fn pull_reference(target: Target<'_>, network: &Network, name: &Reference, wish: &Wish) -> Result<Pulled> {
-    wish.policy.check_registry(name)?;
-    let source = open(network, name)?;
+    let source = open(network, name, &wish.policy)?;
     let record = receive(target, network, &source, name, wish)?;
     Ok(Pulled { record, name: name.clone() })
 }
@@ -93,12 +93,30 @@ pub fn pull_reference(target: Target<'_>, network: &Network, name: &Reference, w
 pub struct Source {
     /// The repository.
     pub repository: Repository,
-    /// Manifest or index.
+    /// Manifest or index; that it was signed is proved by [`Source::admit`] only.
     pub top: Fetched,
+    demand: Demand,
+    top_admitted: OnceLock<bool>,
 }
 
-/// Ask each place in order. Of several failures that of the image's own place is told.
-pub fn open(network: &Network, name: &Reference) -> Result<Source> {
+impl Source {
+    /// Whether the policy takes the manifest of this digest: it, or the index that names it, has the signatures that are
+    /// wanted.
+    pub fn admit(&self, manifest: &Digest) -> Result<()> {
+        if self.demand.is_empty() {
+            return Ok(());
+        }
+        let is_top = *manifest == self.top.digest;
+        if !is_top && *self.top_admitted.get_or_init(|| self.demand.prove(&self.repository, &self.top.digest).is_ok()) {
+            return Ok(());
+        }
+        self.demand.prove(&self.repository, manifest)
+    }
+}
+
+/// Ask each place in order, if the policy does not forbid it. Of several failures that of the image's own place is told.
+pub fn open(network: &Network, name: &Reference, policy: &Policy) -> Result<Source> {
+    let demand = policy.check_registry(name)?;
     let mut last = None;
     for endpoint in network.registries.endpoints(name)? {
         let Endpoint { reference, .. } = &endpoint;
@@ -108,7 +126,7 @@ pub fn open(network: &Network, name: &Reference) -> Result<Source> {
         };
         let result = network.connect(&endpoint).and_then(|repository| {
             let top = repository.manifest(wanted)?;
-            Ok(Source { repository, top })
+            Ok(Source { repository, top, demand: demand.clone(), top_admitted: OnceLock::new() })
         });
         match result {
             Ok(source) => return Ok(source),
@@ -127,6 +145,7 @@ fn receive(
     wish: &Wish,
 ) -> Result<ImageRecord> {
     let one = |manifest: Fetched, index, names, extra: &[Vec<u8>]| {
+        source.admit(&manifest.digest)?;
         let image = One { repository: &source.repository, manifest, index, names, extra, parallel: network.parallel() };
         receive_one(target, image, wish)
     };

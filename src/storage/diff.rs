@@ -63,6 +63,73 @@ fn walk(upper: BorrowedFd<'_>, lower: Option<&OwnedFd>, path: &[u8], found: &mut
     Ok(())
 }
 
+/// What is otherwise in `new` than in `old`: two whole trees, sorted by path. A directory with a change in it has changed.
+pub fn between(new: BorrowedFd<'_>, old: BorrowedFd<'_>) -> Result<Vec<(Vec<u8>, Change)>> {
+    let mut found = Vec::new();
+    compare(new, old, b"", &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+fn compare(new: BorrowedFd<'_>, old: BorrowedFd<'_>, path: &[u8], found: &mut Vec<(Vec<u8>, Change)>) -> Result<()> {
+    let (here, before) = (names(new)?, names(old)?);
+    let looked = |directory: BorrowedFd<'_>, name: &CString| {
+        fstatat(directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
+            .with_context(|| [String::from_utf8_lossy(path), name.to_string_lossy()].join("/"))
+    };
+    let known: std::collections::BTreeSet<&CString> = before.iter().collect();
+    for name in &here {
+        let below = [path, b"/", name.to_bytes()].concat();
+        let now = looked(new, name)?;
+        if !known.contains(name) {
+            found.push((below.clone(), Change::Added));
+            if is_directory(&now) {
+                all(new, name, &below, found)?;
+            }
+            continue;
+        }
+        let then = looked(old, name)?;
+        let count = found.len();
+        match (is_directory(&now), is_directory(&then)) {
+            (true, true) => {
+                let (inner_new, inner_old) = (open(new, name)?, open(old, name)?);
+                compare(inner_new.as_fd(), inner_old.as_fd(), &below, found)?;
+            }
+            (true, false) => all(new, name, &below, found)?,
+            _ => {}
+        }
+        if found.len() > count || differs(&now, &then) {
+            found.push((below, Change::Changed));
+        }
+    }
+    let here: std::collections::BTreeSet<&CString> = here.iter().collect();
+    let gone = before.iter().filter(|name| !here.contains(name));
+    found.extend(gone.map(|name| ([path, b"/", name.to_bytes()].concat(), Change::Deleted)));
+    Ok(())
+}
+
+/// Everything below a directory is new.
+fn all(parent: BorrowedFd<'_>, name: &CString, path: &[u8], found: &mut Vec<(Vec<u8>, Change)>) -> Result<()> {
+    let directory = open(parent, name)?;
+    for name in names(directory.as_fd())? {
+        let below = [path, b"/", name.to_bytes()].concat();
+        let stat = fstatat(directory.as_fd(), name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
+            .with_context(|| String::from_utf8_lossy(&below).into_owned())?;
+        found.push((below.clone(), Change::Added));
+        if is_directory(&stat) {
+            all(directory.as_fd(), &name, &below, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether it is another file; a directory's size and time say nothing.
+fn differs(now: &FileStat, then: &FileStat) -> bool {
+    let content = |stat: &FileStat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    (now.st_mode, now.st_uid, now.st_gid, now.st_rdev) != (then.st_mode, then.st_uid, then.st_gid, then.st_rdev)
+        || !is_directory(now) && content(now) != content(then)
+}
+
 /// What an opaque directory does not have again is deleted.
 fn gone(upper: BorrowedFd<'_>, lower: &OwnedFd, path: &[u8], found: &mut Vec<(Vec<u8>, Change)>) -> Result<()> {
     for name in names(lower.as_fd())? {

@@ -10,3 +10,4 @@ mod observe;
 mod pull;
 mod push;
 mod run;
+mod sign;

@@ -51,6 +51,18 @@ both! {
         assert_eq!(to.stored_manifest("team/app", "3"), from.stored_manifest("app", "1"));
     }
 
+    fn a_push_needs_no_second_try(env: Env) {
+        let env = env.host_network();
+        // It closes the connection after each answer without a word, as servers do with those that are idle.
+        let to = Fake::misbehaving(|_, reply| reply.then_close());
+        let image = Image::new("localhost/made:1").layer(Layer::new().file("x", 0o644, noise("x", 50_000)));
+        env.load(&image.layer(Layer::new().file("y", 0o644, "y")));
+        for number in 0..5 {
+            push(&env, &["--retry=0", "localhost/made:1", &to.name(&format!("made{number}:1"))]);
+            to.forget_all();
+        }
+    }
+
     fn an_image_made_here_is_compressed_on_its_way(env: Env) {
         let env = env.host_network();
         let to = Fake::start();
@@ -95,7 +107,7 @@ as_root! {
         let text = env.coracle(["push", "-q", "--tls-verify=false", "--format=v2s1", &name]).fails(125);
         assert!(text.contains("schema 1"), "{text}");
         let text = env.coracle(["push", "-q", "--tls-verify=false", "--sign-by=me", &name]).fails(125);
-        assert!(text.contains("signing images is not supported"), "{text}");
+        assert!(text.contains("signing images in this way is not supported"), "{text}");
     }
 
     fn blobs_of_the_same_registry_are_mounted(env: Env) {

@@ -45,6 +45,8 @@ pub(crate) struct Reply {
     pub(crate) stall: Option<usize>,
     /// What `Content-Length` says, if not the truth.
     pub(crate) length: Option<usize>,
+    /// Close the connection when all is sent.
+    pub(crate) close: bool,
 }
 
 impl Reply {
@@ -54,6 +56,12 @@ impl Reply {
 
     pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Reply {
         self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// The connection ends with it, which the client is not told.
+    pub(crate) fn then_close(mut self) -> Reply {
+        self.close = true;
         self
     }
 
@@ -180,6 +188,11 @@ impl Fake {
         self.content.lock().expect("the content").blobs.remove(digest);
     }
 
+    /// Forget all blobs.
+    pub(crate) fn forget_all(&self) {
+        self.content.lock().expect("the content").blobs.clear();
+    }
+
     /// All requests so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("the requests").clone()
@@ -258,7 +271,7 @@ fn serve(stream: TcpStream, content: &Mutex<Content>, log: &Mutex<Vec<Seen>>, be
             let _ = reader.read(&mut [0]);
             return;
         }
-        if reply.cut.is_some() || reply.length.is_some() {
+        if reply.cut.is_some() || reply.length.is_some() || reply.close {
             let _ = writer.shutdown(std::net::Shutdown::Both);
             return;
         }
@@ -284,6 +297,7 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Seen> {
         let (name, value) = line.split_once(':')?;
         seen.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
+    assert!(seen.header("transfer-encoding").is_none(), "{} {}: a body without a length", seen.method, seen.path);
     let length = seen.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     seen.body = vec![0; length];
     reader.read_exact(&mut seen.body).ok()?;

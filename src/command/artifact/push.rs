@@ -2,7 +2,7 @@
 
 use crate::command::flag::registry::Registry;
 use crate::command::present::progress::Progress;
-use crate::command::push::Refused;
+use crate::command::push::Protection;
 use crate::engine::{Engine, artifact};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
-    refused: Refused,
+    protection: Protection,
     #[command(flatten)]
     registry: Registry,
     /// The artifact
@@ -31,10 +31,10 @@ pub struct Args {
 
 /// Send it.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
-    args.refused.check()?;
+    let signer = args.protection.signer()?;
     let progress = Progress::new(args.quiet);
     let access = args.registry.access()?;
-    let digest = artifact::push(engine, &args.artifact, args.destination.as_deref(), access, &progress)?;
+    let digest = artifact::push(engine, &args.artifact, args.destination.as_deref(), (access, signer), &progress)?;
     if let Some(path) = &args.digestfile {
         std::fs::write(path, digest.as_str()).with_context(|| format!("write {}", path.display()))?;
     }

@@ -14,9 +14,16 @@ pub struct Args {
     /// Name or id
     #[arg(value_name = "IMAGE")]
     image: String,
+    /// What it is compared with, all layers of both; without it, the layers below the topmost one
+    #[arg(value_name = "IMAGE")]
+    base: Option<String>,
 }
 
 /// Show them.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
-    print(&diff::of_image(engine, &args.image)?, args.format.as_deref())
+    let changes = match &args.base {
+        Some(base) => diff::between(engine, &args.image, base)?,
+        None => diff::of_image(engine, &args.image)?,
+    };
+    print(&changes, args.format.as_deref())
 }

@@ -5,5 +5,8 @@ pub mod exists;
 pub mod inspect;
 pub mod mount;
 pub mod prune;
+pub mod scp;
+pub mod sign;
 pub mod tree;
+pub mod trust;
 pub mod unmount;

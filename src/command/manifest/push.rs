@@ -1,12 +1,9 @@
 //! `coracle manifest push`.
 
-use crate::command::flag::registry::{Registry, boolean};
-use crate::command::present::progress::Progress;
-use crate::command::push::{Change, Refused};
-use crate::engine::copy::How;
+use crate::command::flag::registry::boolean;
+use crate::command::push::Sending;
 use crate::engine::{Engine, manifest};
-use anyhow::{Context, Result};
-use std::path::PathBuf;
+use anyhow::{Result, ensure};
 use std::process::ExitCode;
 
 /// Push a manifest list or image index to a registry
@@ -20,17 +17,7 @@ pub struct Args {
     #[arg(long, hide = true, value_name = "FORMAT")]
     add_compression: Vec<String>,
     #[command(flatten)]
-    change: Change,
-    /// After copying the list, write its digest to the file
-    #[arg(long, value_name = "FILE")]
-    digestfile: Option<PathBuf>,
-    /// Don't output progress information when pushing lists
-    #[arg(short, long)]
-    quiet: bool,
-    #[command(flatten)]
-    refused: Refused,
-    #[command(flatten)]
-    registry: Registry,
+    sending: Sending,
     /// Remove the manifest list if push succeeds
     #[arg(long)]
     rm: bool,
@@ -44,17 +31,13 @@ pub struct Args {
 
 /// Send it.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
-    args.refused.check()?;
-    anyhow::ensure!(args.add_compression.is_empty(), "--add-compression is not supported");
-    let progress = Progress::new(args.quiet);
-    let how = How { conversion: args.change.conversion(), all: true, platform: None };
-    let access = args.registry.access()?;
-    let digest = manifest::push(engine, &args.list, args.destination.as_deref(), access, &how, &progress)?;
-    if let Some(path) = &args.digestfile {
-        std::fs::write(path, digest.as_str()).with_context(|| format!("write {}", path.display()))?;
-    }
-    if args.rm {
-        manifest::remove(engine, &args.list)?;
+    let Args { all: _, add_compression, sending, rm, list, destination } = args;
+    ensure!(add_compression.is_empty(), "--add-compression is not supported");
+    sending.send(true, |access, how, progress| {
+        manifest::push(engine, &list, destination.as_deref(), access, &how, progress)
+    })?;
+    if rm {
+        manifest::remove(engine, &list)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,8 @@
 
 use crate::command::present;
 use crate::engine::Engine;
-use crate::engine::disk::{self, CheckWish};
+use crate::engine::check::{self, CheckWish};
+use crate::image::access::parse_delay;
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -15,8 +16,8 @@ pub struct Args {
     /// Remove damaged images that cannot be repaired, with the containers that use them
     #[arg(short, long)]
     force: bool,
-    /// Accepted for podman's sake: what is not referenced is removed by `system prune`
-    #[arg(short, long, value_name = "DURATION", hide = true)]
+    /// Layers that nobody needs are wrong too when they are older than this (e.g. 24h)
+    #[arg(short, long, value_name = "DURATION")]
     max: Option<String>,
     /// Skip what needs to read file contents
     #[arg(short, long)]
@@ -28,8 +29,9 @@ pub struct Args {
 
 /// Check; exit code 125 if something is wrong and stays so.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
-    let wish = CheckWish { quick: args.quick, repair: args.repair || args.force, force: args.force };
-    let troubles = disk::check(engine, wish)?;
+    let unused_max = args.max.as_deref().map(parse_delay).transpose()?;
+    let wish = CheckWish { quick: args.quick, repair: args.repair || args.force, force: args.force, unused_max };
+    let troubles = check::check(engine, wish)?;
     for trouble in &troubles {
         let mended = if trouble.mended { " (repaired)" } else { "" };
         present::line(format!("{}{mended}", trouble.what))?;

@@ -2,13 +2,16 @@
 
 use crate::image::access::Network;
 use crate::image::copy::{Blob, Sink, Source};
-use crate::image::manifest::Descriptor;
+use crate::image::manifest::{Descriptor, Document};
+use crate::image::policy::Policy;
 use crate::image::progress::Meter;
 use crate::image::pull;
 use crate::image::reference::{DEFAULT_TAG, Reference};
 use crate::image::registry::{Fetched, Repository};
-use anyhow::Result;
+use crate::image::signature::Signer;
+use anyhow::{Context, Result};
 use std::io::Read;
+use std::sync::Arc;
 
 /// An image in a registry.
 pub struct RegistrySource {
@@ -16,9 +19,13 @@ pub struct RegistrySource {
 }
 
 impl RegistrySource {
-    /// Ask for its top document, mirrors first.
-    pub fn open(network: &Network, name: &Reference) -> Result<RegistrySource> {
-        Ok(RegistrySource { source: pull::open(network, name)? })
+    /// Ask for its top document, mirrors first. What the policy does not take is not opened.
+    pub fn open(network: &Network, name: &Reference, policy: &Policy) -> Result<RegistrySource> {
+        let source = pull::open(network, name, policy)?;
+        if let Document::Manifest(_) = &source.top.document {
+            source.admit(&source.top.digest)?;
+        }
+        Ok(RegistrySource { source })
     }
 }
 
@@ -28,6 +35,7 @@ impl Source for RegistrySource {
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Fetched> {
+        self.source.admit(&descriptor.digest)?;
         self.source.repository.described(descriptor)
     }
 
@@ -48,12 +56,19 @@ impl Source for RegistrySource {
 pub struct RegistrySink {
     repository: Repository,
     name: Reference,
+    signer: Option<Arc<Signer>>,
 }
 
 impl RegistrySink {
     /// For an image of this name.
     pub fn open(network: &Network, name: &Reference) -> Result<RegistrySink> {
-        Ok(RegistrySink { repository: network.target(name)?, name: name.clone() })
+        Ok(RegistrySink { repository: network.target(name)?, name: name.clone(), signer: None })
+    }
+
+    /// Each manifest and index that is put is signed under the image's name.
+    pub fn signed_by(mut self, signer: Option<Arc<Signer>>) -> RegistrySink {
+        self.signer = signer;
+        self
     }
 }
 
@@ -79,7 +94,11 @@ impl Sink for RegistrySink {
             }
             _ => digest,
         };
-        self.repository.put_manifest(fetched, reference)
+        self.repository.put_manifest(fetched, reference)?;
+        match &self.signer {
+            Some(signer) => signer.attach(&self.repository, &self.name, &fetched.digest).context("signing the image"),
+            None => Ok(()),
+        }
     }
 
     fn wants_compression(&self) -> bool {
