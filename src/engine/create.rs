@@ -233,7 +233,7 @@ fn publish(engine: &Engine, record: &mut ContainerRecord, name: Option<String>, 
         loop {
             let wanted = name.clone().unwrap_or_else(|| made_up_name(&random().unwrap_or_default()));
             wanted.clone_into(&mut record.name);
-            let content = serde_json::to_vec(record)?;
+            let content = record.document()?;
             let path = staging.join("config.json");
             file::write_staged(&path, &content, durability).with_context(|| format!("write {}", path.display()))?;
             // Shared with all but those who collect garbage: the layers that are there now stay, for the record names them.

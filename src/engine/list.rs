@@ -48,7 +48,7 @@ pub fn list(engine: &Engine, scope: Scope) -> Result<(Vec<Listed>, Vec<anyhow::E
         (one.record.created_ns, &one.record.id).cmp(&(other.record.created_ns, &other.record.id))
     });
     errors.sort_by_key(ToString::to_string);
-    Ok((containers, errors))
+    Ok((containers.into_iter().map(|container| *container).collect(), errors))
 }
 
 /// One container by name or id.
@@ -78,13 +78,14 @@ fn running(engine: &Engine) -> Result<HashSet<OsString>> {
 /// Above this number reading is shared among the processors.
 const ALONE_MAX: usize = 64;
 
-fn read_all(engine: &Engine, ids: &[Id], running: &HashSet<OsString>) -> (Vec<Listed>, Vec<anyhow::Error>) {
+/// In boxes, for a record is large, and they are moved about until they are in order.
+fn read_all(engine: &Engine, ids: &[Id], running: &HashSet<OsString>) -> (Vec<Box<Listed>>, Vec<anyhow::Error>) {
     let workers = match ids.len() {
         0..ALONE_MAX => 1,
         _ => std::thread::available_parallelism().map_or(1, |number| number.get().min(8)),
     };
     let part = ids.len().div_ceil(workers).max(1);
-    let results: Vec<Result<Option<Listed>>> = if workers == 1 {
+    let results: Vec<Result<Option<Box<Listed>>>> = if workers == 1 {
         ids.iter().map(|id| read(engine, id, running)).collect()
     } else {
         std::thread::scope(|scope| {
@@ -107,7 +108,7 @@ fn read_all(engine: &Engine, ids: &[Id], running: &HashSet<OsString>) -> (Vec<Li
 }
 
 /// `None`: it was removed while we looked.
-fn read(engine: &Engine, id: &Id, running: &HashSet<OsString>) -> Result<Option<Listed>> {
+fn read(engine: &Engine, id: &Id, running: &HashSet<OsString>) -> Result<Option<Box<Listed>>> {
     let layout = &engine.layout;
     let record = match ContainerRecord::load(layout, id) {
         Ok(record) => record,
@@ -122,7 +123,7 @@ fn read(engine: &Engine, id: &Id, running: &HashSet<OsString>) -> Result<Option<
             None => State::Created,
         }
     };
-    Ok(Some(Listed { record, state }))
+    Ok(Some(Box::new(Listed { record, state })))
 }
 
 impl Listed {

@@ -10,6 +10,7 @@ use crate::state::layout::Layout;
 use crate::state::{lock, name};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
@@ -72,9 +73,9 @@ pub struct Status {
     /// How often the restart policy has started it again.
     pub restarts: u32,
     /// The cgroup, as `runtime::cgroup` saved it.
-    pub cgroup: serde_json::Value,
+    pub cgroup: Value,
     /// What `network::attach` says (addresses, ports), for `inspect` and `port`.
-    pub network: serde_json::Value,
+    pub network: Value,
     /// Where the log is, if a driver keeps one.
     pub log_path: Option<String>,
     /// Health: `starting`, `healthy`, `unhealthy`; empty without a check.
@@ -202,7 +203,16 @@ impl ContainerRecord {
 
     /// Write it again (`update`, `rename`), under the container's lock.
     pub fn save(&self, layout: &Layout) -> Result<()> {
-        file::replace_json(&ContainerRecord::path(layout, &self.id), self, Durability::Durable)
+        let path = ContainerRecord::path(layout, &self.id);
+        file::replace(&path, &self.document()?, Durability::Durable).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// The text of `config.json`. What was not asked for is left out: whoever lists a thousand containers reads a third.
+    pub fn document(&self) -> Result<Vec<u8>> {
+        let mut document = serde_json::to_value(self)?;
+        // Two levels: what is deeper need not have a default of its own.
+        leave_out(&mut document["spec"], &serde_json::to_value(ContainerSpec::default())?, 2);
+        Ok(serde_json::to_vec(&document)?)
     }
 
     /// An event about it.
@@ -245,6 +255,22 @@ impl ContainerRecord {
     pub fn durability(&self) -> Durability {
         if self.spec.lifecycle.remove { Durability::Volatile } else { Durability::Durable }
     }
+}
+
+/// Take out the fields of an object that are as in this one. So a default of [`ContainerSpec`] is part of the format:
+/// who changes one raises [`VERSION`].
+fn leave_out(value: &mut Value, default: &Value, levels: u32) {
+    let (Some(fields), Some(defaults)) = (value.as_object_mut(), default.as_object()) else { return };
+    fields.retain(|name, value| {
+        let Some(default) = defaults.get(name) else { return true };
+        if value == default {
+            return false;
+        }
+        if levels > 1 {
+            leave_out(value, default, levels - 1);
+        }
+        true
+    });
 }
 
 /// Note with each container this one needs that it does, before it can be seen itself. So a removal asks one directory
@@ -356,5 +382,38 @@ pub fn find(layout: &Layout, wanted: &str) -> Result<Option<Id>> {
         (Some(id), None) => Ok(Some(id)),
         (Some(_), Some(_)) => anyhow::bail!("more than one result for container ID {wanted}"),
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_asked_for_is_left_out_and_comes_back() {
+        let mut record = ContainerRecord {
+            version: VERSION,
+            id: Id::from_random([7; 32]),
+            name: "web".to_owned(),
+            created_ns: 5,
+            image: None,
+            layers: Vec::new(),
+            id_maps: IdMaps::default(),
+            spec: ContainerSpec::default(),
+        };
+        let back = |record: &ContainerRecord| {
+            let text = record.document().unwrap();
+            assert_eq!(&serde_json::from_slice::<ContainerRecord>(&text).unwrap(), record);
+            serde_json::from_slice::<Value>(&text).unwrap()
+        };
+        assert_eq!(back(&record)["spec"], serde_json::json!({}));
+        record.spec.process.command = vec!["sh".to_owned()];
+        record.spec.labels.insert("a".to_owned(), String::new());
+        record.spec.network.mode = Some(NetworkMode::None);
+        record.spec.lifecycle.stop_timeout_s = Some(0);
+        let expected = serde_json::json!({
+            "process": {"command": ["sh"]}, "labels": {"a": ""}, "network": {"mode": "none"}, "lifecycle": {"stop_timeout_s": 0},
+        });
+        assert_eq!(back(&record)["spec"], expected);
     }
 }

@@ -6,10 +6,13 @@
 use anyhow::{Context, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What a document rarely exceeds.
+const SMALL: usize = 8192;
 
 /// Whether a write must outlive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +79,24 @@ pub fn replace_json<T: Serialize>(path: &Path, document: &T, durability: Durabil
 
 /// Read a JSON document; `None` when it is not there.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let content = match std::fs::read(path) {
+    let content = match read_small(path) {
         Ok(content) => content,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
     serde_json::from_slice(&content).map(Some).with_context(|| format!("read {}", path.display()))
+}
+
+/// `fs::read` for what is mostly a few kilobytes: no question for the size, and no second read to learn of the end.
+fn read_small(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut content = vec![0; SMALL];
+    let length = file.read(&mut content)?;
+    content.truncate(length);
+    if length == SMALL {
+        file.read_to_end(&mut content)?;
+    }
+    Ok(content)
 }
 
 /// Rename a directory made in staging to its place: whole or absent.
