@@ -51,6 +51,9 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         "docker" => true,
         other => bail!("unrecognized image format {other:?}: choose oci or docker"),
     };
+    if !docker && args.message.is_some() {
+        bail!("messages are only compatible with the docker image format (-f docker)");
+    }
     let wish = commit::Wish {
         name: args.image,
         author: args.author,

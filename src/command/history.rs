@@ -48,7 +48,9 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let list = List { format: args.format.as_deref(), heading: true, columns: COLUMNS, more_headings: &[] };
-    list.print(&lines, |line| row(line, &args), document)?;
+    let names = store::names_of(&engine.layout, &image.record.id)?;
+    let tags: Vec<String> = names.iter().map(ToString::to_string).collect();
+    list.print(&lines, |line| row(line, &args, &tags), document)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -65,7 +67,8 @@ fn time_of(line: &HistoryLine) -> Option<i64> {
     i64::try_from(time.as_nanosecond()).ok()
 }
 
-fn row(line: &HistoryLine, args: &Args) -> Value {
+/// `tags`: the image's names, which belong to its newest line.
+fn row(line: &HistoryLine, args: &Args, tags: &[String]) -> Value {
     let time = time_of(line).unwrap_or(0);
     let command = &line.step.created_by;
     let shown = if args.no_trunc || command.chars().count() <= COMMAND_WIDTH {
@@ -85,7 +88,7 @@ fn row(line: &HistoryLine, args: &Args) -> Value {
         "CreatedBy": shown,
         "Size": if args.human { human::size(line.size) } else { line.size.to_string() },
         "Comment": line.step.comment,
-        "Tags": Value::Null,
+        "Tags": if line.id.is_some() { tags } else { &[] },
     })
 }
 

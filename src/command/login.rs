@@ -16,7 +16,7 @@ use std::process::ExitCode;
 #[derive(clap::Parser, Debug)]
 pub struct Args {
     /// Path of the authentication file. Use REGISTRY_AUTH_FILE environment variable to override
-    #[arg(long, value_name = "FILE", conflicts_with = "compat_auth_file")]
+    #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
     /// Directory with certificates and keys for the registry
     #[arg(long, value_name = "DIR")]
@@ -49,10 +49,19 @@ pub struct Args {
     registry: Option<String>,
 }
 
+/// The file of credentials that was named.
+pub(super) fn one_of(own: Option<PathBuf>, docker: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    ensure!(
+        own.is_none() || docker.is_none(),
+        "options for paths to the credential file and to the Docker-compatible credential file can not be set simultaneously"
+    );
+    Ok(own.or(docker))
+}
+
 /// Ask for what was not said, try it, keep it.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     ensure!(args.secret.is_none(), "--secret: secrets are not read by login; use --password-stdin");
-    let authfile = args.authfile.clone().or(args.compat_auth_file.clone());
+    let authfile = one_of(args.authfile.clone(), args.compat_auth_file.clone())?;
     let access = Access {
         authfile: None,
         cert_dir: args.cert_dir.clone(),

@@ -13,7 +13,7 @@ pub struct Args {
     #[arg(short, long)]
     all: bool,
     /// Path of the authentication file. Use REGISTRY_AUTH_FILE environment variable to override
-    #[arg(long, value_name = "FILE", conflicts_with = "compat_auth_file")]
+    #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
     /// Path of a Docker-compatible config file to update instead
     #[arg(long, value_name = "FILE")]
@@ -25,7 +25,7 @@ pub struct Args {
 
 /// Forget them.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
-    let authfile = args.authfile.or(args.compat_auth_file);
+    let authfile = super::login::one_of(args.authfile, args.compat_auth_file)?;
     if args.all {
         ensure!(args.registry.is_none(), "--all takes no arguments");
         login::log_out_everywhere(engine, authfile.as_deref())?;

@@ -50,7 +50,7 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
                 }
             }
             // Gone with another one.
-            Err(error) if failure::kind_of(&error) == Kind::Missing && (args.ignore || args.all) => {}
+            Err(error) if failure::kind_of(&error) == Kind::Missing && (args.ignore || args.force || args.all) => {}
             Err(error) => failures.push(error),
         }
     }

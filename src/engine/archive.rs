@@ -21,9 +21,13 @@ use std::path::{Path, PathBuf};
 pub fn load(engine: &Engine, input: Option<&Path>) -> Result<Vec<Loaded>> {
     let layout = &engine.layout;
     let source = match input {
-        Some(path) => Source::open(layout, path)?,
-        None => Source::from_file(layout, stdin()?).context("read standard input")?,
+        Some(path) => {
+            std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?;
+            Source::open(layout, path)
+        }
+        None => Source::from_file(layout, stdin()?).context("read standard input"),
     };
+    let source = source.context("payload does not match any of the supported image formats")?;
     archive_load::load(layout, &engine.privilege, &source).context("load")
 }
 

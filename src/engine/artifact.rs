@@ -163,7 +163,7 @@ pub fn find(engine: &Engine, text: &str) -> Result<Artifact> {
 /// Make an artifact of files, or add files to one.
 pub fn add(engine: &Engine, text: &str, addition: Addition) -> Result<Digest> {
     let name = name(text)?;
-    ensure!(!(addition.append && addition.replace), "--append and --replace exclude each other");
+    ensure!(!(addition.append && addition.replace), "--append and --replace options cannot be used together");
     ensure!(!addition.append || addition.artifact_type.is_none(), "append option is not compatible with type option");
     let blobs = hold_blobs(engine)?;
     let mut files = Vec::new();

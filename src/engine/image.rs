@@ -64,7 +64,9 @@ impl Filters {
                 Some((key, value)) if key == "label" => ("label!".to_owned(), value),
                 _ => match text.split_once('=') {
                     Some((key, value)) => (key.to_owned(), value),
-                    None => bail!("invalid image filter {text:?}: must be in the format \"filter=value\""),
+                    None => {
+                        bail!("invalid image filter {text:?}: must be in the format \"filter=value or filter!=value\"")
+                    }
                 },
             };
             let known = [

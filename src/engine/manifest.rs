@@ -10,7 +10,9 @@ use crate::image::copy::registry::RegistrySource;
 use crate::image::copy::store::StoreSource;
 use crate::image::copy::{Checked, Source};
 use crate::image::list::{self, List, ListSource, Lists};
-use crate::image::manifest::{CONFIG_LIMIT_BYTES, Descriptor, Document, Manifest, Platform, normal_architecture};
+use crate::image::manifest::{
+    CONFIG_LIMIT_BYTES, Descriptor, Document, Index, Manifest, Platform, media, normal_architecture,
+};
 use crate::image::policy::Policy;
 use crate::image::progress::Progress;
 use crate::image::reference::Reference;
@@ -273,7 +275,8 @@ pub fn remove_entry(engine: &Engine, name: &str, digest: &str) -> Result<String>
 /// Take a list away. Returns its name and id.
 pub fn remove(engine: &Engine, name: &str) -> Result<(String, String)> {
     let lists = Lists::lock(&engine.layout)?;
-    let list = list::require(&engine.layout, name)?;
+    let missing = || Failure::new(Kind::Missing, format!("{name}: image not known"));
+    let list = list::find(&engine.layout, name)?.ok_or_else(missing)?;
     lists.remove(&Reference::parse(&list.name)?)?;
     Ok((list.name, list.id))
 }
@@ -282,7 +285,9 @@ pub fn remove(engine: &Engine, name: &str) -> Result<(String, String)> {
 pub fn inspect(engine: &Engine, name: &str, access: Access) -> Result<Vec<u8>> {
     let remote = name.starts_with("docker://");
     if !remote && let Some(list) = list::find(&engine.layout, name)? {
-        return Ok(serde_json::to_vec(&list.index)?);
+        // podman calls every list it shows one of Docker's; what it is pushed as, `push --format` says.
+        let shown = Index { media_type: Some(media::DOCKER_LIST.to_owned()), ..list.index };
+        return Ok(serde_json::to_vec(&shown)?);
     }
     if !remote
         && let Some(image) = store::resolve(&engine.layout, name)?

@@ -7,6 +7,7 @@
 
 use crate::failure::Explain;
 use crate::host::resolve;
+use crate::image::tls::{self, TlsConnector};
 use crate::image::trust::{self, Trust};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use ureq::http;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, NextTimeout, TcpConnector};
 
 /// How long a peer may say nothing.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(60);
@@ -277,7 +278,7 @@ impl Http {
         if let Some(agent) = agents.get(origin) {
             return Ok(agent.clone());
         }
-        let mut configuration = ureq::Agent::config_builder()
+        let configuration = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -289,23 +290,22 @@ impl Http {
             .timeout_per_write(Some(SILENCE_LIMIT))
             .max_idle_connections_per_host(8)
             .proxy(trust::proxy(origin)?);
-        if origin.secure {
-            configuration = configuration.tls_config(self.tls(origin)?);
-        }
-        let agent = ureq::Agent::with_parts(configuration.build(), DefaultConnector::default(), HostResolver);
+        let tcp = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+        let agent = if origin.secure {
+            let connector = tcp.chain(TlsConnector::new(&self.tls(origin)?)?);
+            ureq::Agent::with_parts(configuration.build(), connector, HostResolver)
+        } else {
+            ureq::Agent::with_parts(configuration.build(), tcp, HostResolver)
+        };
         agents.insert(origin.clone(), agent.clone());
         Ok(agent)
     }
 
-    fn tls(&self, origin: &Origin) -> Result<ureq::tls::TlsConfig> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = ureq::tls::TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
+    fn tls(&self, origin: &Origin) -> Result<tls::Wish> {
         // A client's key is shown to the registry it was given for, never to where it sends us.
-        if self.trust.is_for(origin) {
-            tls = tls.client_cert(self.trust.client_certificate()?);
-        }
+        let client = if self.trust.is_for(origin) { self.trust.client_certificate()? } else { None };
         if self.insecure {
-            return Ok(tls.disable_verification(true).build());
+            return Ok(tls::Wish { roots: None, client });
         }
         let roots = match self.roots.get() {
             Some(roots) => roots.clone(),
@@ -314,7 +314,7 @@ impl Http {
                 self.roots.get_or_init(|| roots).clone()
             }
         };
-        Ok(tls.root_certs((*roots).clone()).build())
+        Ok(tls::Wish { roots: Some(roots), client })
     }
 }
 
@@ -373,7 +373,7 @@ fn trouble(origin: &Origin, error: ureq::Error) -> Trouble {
         ureq::Error::Timeout(_) => (silence(), true, false),
         ureq::Error::HostNotFound => (format!("lookup {}: no such host", origin.host), false, false),
         ureq::Error::ConnectionFailed => ("connection refused".to_owned(), true, true),
-        ureq::Error::Rustls(inner) => tls(&inner.to_string()),
+        ureq::Error::Rustls(inner) => tls_words(&inner.to_string()),
         ureq::Error::Tls(inner) => (format!("tls: {inner}"), false, true),
         ureq::Error::Io(inner) => {
             let lookup = inner.get_ref().is_some_and(|inner| inner.is::<LookupFailed>());
@@ -382,7 +382,7 @@ fn trouble(origin: &Origin, error: ureq::Error) -> Trouble {
                 _ if lookup => (text, false, false),
                 std::io::ErrorKind::ConnectionRefused => ("connection refused".to_owned(), true, true),
                 // rustls speaks through io::Error during the handshake; EOF there is how plain servers answer TLS.
-                std::io::ErrorKind::InvalidData => tls(&text),
+                std::io::ErrorKind::InvalidData => tls_words(&text),
                 _ => (text, true, true),
             }
         }
@@ -392,8 +392,9 @@ fn trouble(origin: &Origin, error: ureq::Error) -> Trouble {
 }
 
 /// What rustls says, in the words people know from other engines where there are such.
-fn tls(text: &str) -> (String, bool, bool) {
-    if text.contains("UnknownIssuer") {
+fn tls_words(text: &str) -> (String, bool, bool) {
+    // Of what is its own authority, and not among ours.
+    if text.contains("UnknownIssuer") || text.contains("CaUsedAsEndEntity") {
         return (format!("tls: failed to verify certificate: x509: {UNKNOWN_AUTHORITY}"), false, false);
     }
     if text.contains("InvalidContentType") {

@@ -3,6 +3,7 @@
 //! What is there is not sent; what another repository of the registry has is mounted; small blobs go in one request,
 //! large ones as a stream that goes on where the registry says it stopped.
 
+use crate::failure::Explain;
 use crate::image::auth::percent;
 use crate::image::copy::fetched_of;
 use crate::image::http::{self, Body, Response};
@@ -10,7 +11,7 @@ use crate::image::manifest::{Descriptor, Document, Index, media};
 use crate::image::progress::Meter;
 use crate::image::registry::{Call, Fetched, Repository, is_transient};
 use crate::model::digest::Digest;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use std::io::Read;
 
 /// Up to this size a blob is one request, which can be sent again.
@@ -33,6 +34,12 @@ impl Repository {
         match response.status().as_u16() {
             200 => Ok(true),
             404 => Ok(false),
+            // The answer to a HEAD has no words of its own.
+            401 => Err(anyhow!("authentication required"))
+                .with_context(|| {
+                    format!("checking whether a blob {} exists in {}", descriptor.digest, self.full_name())
+                })
+                .hint(format!("log in with `coracle login {}`", self.registry.name())),
             _ => {
                 self.registry.succeed(response, &[]).with_context(|| {
                     format!("checking whether a blob {} exists in {}", descriptor.digest, self.full_name())

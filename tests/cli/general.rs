@@ -26,7 +26,10 @@ fn help_and_numbers_of_arguments() {
     let help = |words: &[&str]| env.coracle(words).ok();
     for words in [vec!["help"], vec!["--help"], vec!["-h"]] {
         let text = help(&words);
-        assert!(text.starts_with("Manage pods, containers and images\n\nUsage:\n  coracle [options] [command]\n"), "{text}");
+        assert!(
+            text.starts_with("Manage pods, containers and images\n\nUsage:\n  coracle [options] [command]\n"),
+            "{text}"
+        );
         assert!(text.contains("\n\nAvailable Commands:\n  artifact "), "{text}");
     }
     assert!(help(&["image", "--help"]).contains("Usage:\n  coracle image [command]\n\nAvailable Commands:\n"));

@@ -134,6 +134,39 @@ both! {
         assert_eq!(env.coracle(["image", "exists", "stdin"]).code(), 0);
     }
 
+    fn mounted_it_can_be_read_and_let_go(env: Env) {
+        env.load(&Image::new("localhost/mount:1").layer(Layer::new().file("etc/x", 0o644, "inside")));
+        let own = format!(
+            "{} --root {} --runroot {}",
+            crate::support::coracle::binary().display(),
+            env.data().display(),
+            env.runroot().display()
+        );
+        let script = format!(
+            "place=$({own} image mount mount:1) && cat $place/etc/x && {own} image mount && {own} image unmount mount:1 && \
+             test ! -e $place/etc/x && {own} image mount"
+        );
+        let command = if env.is_root() { env.other(["sh", "-c"]) } else { env.command(["unshare", "sh", "-c"]) };
+        let shown = command.arg(&script).run().ok();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[0].starts_with("insidelocalhost/mount:1") && lines.len() == 2, "{shown}");
+    }
+
+    fn two_of_them_are_compared(env: Env) {
+        let layer = |text: &str| Layer::new().directory("d", 0o755).file("d/same", 0o644, "same").file("d/x", 0o644, text);
+        env.load(&Image::new("localhost/one:1").layer(layer("one").file("gone", 0o644, "")));
+        env.load(&Image::new("localhost/two:1").layer(layer("other").directory("new", 0o755).file("new/y", 0o644, "")));
+        let expected = "C /d\nC /d/x\nD /gone\nA /new\nA /new/y";
+        for words in [&["diff", "two:1", "one:1"][..], &["image", "diff", "two:1", "one:1"]] {
+            assert_eq!(env.coracle(words).ok(), expected);
+        }
+        assert_eq!(env.coracle(["diff", "one:1", "one:1"]).ok(), "");
+        let document = env.coracle(["diff", "--format", "json", "one:1", "two:1"]).json();
+        assert_eq!(document["deleted"], serde_json::json!(["/new"]));
+        let text = env.coracle(["image", "scp", "one:1", "other.host::"]).fails(125);
+        assert!(text.contains("hint: `coracle save IMAGE | ssh other.host coracle load`"), "{text}");
+    }
+
     fn what_is_no_archive_is_refused(env: Env) {
         let text = env.write("text", "no archive at all");
         let refusal = env.command(["load", "-i"]).arg(&text).run().fails(125);

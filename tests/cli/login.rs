@@ -6,6 +6,25 @@ use crate::support::registry::{DockerRegistry, Fake, Reply};
 use serde_json::json;
 
 both! {
+    fn a_certificate_that_is_its_own_authority_is_trusted_where_it_is_named(env: Env) {
+        need!(program("docker-registry"), program("openssl"));
+        let env = env.host_network();
+        let registry = DockerRegistry::self_signed();
+        let certificates = registry.certificates(env.base());
+        let log_in = |words: &[&str]| {
+            let fixed = ["login", "-u", "user", "-p", "secret"];
+            env.command(fixed.iter().chain(words)).arg(registry.host()).run()
+        };
+        assert_eq!(log_in(&["--cert-dir", certificates.to_str().unwrap()]).ok(), "Login Succeeded!");
+        let text = log_in(&[]).fails(125);
+        assert!(text.contains("tls: "), "{text}");
+        // For another name it is not meant.
+        let elsewhere = registry.host().replace("localhost", "127.0.0.1");
+        let fixed = ["login", "-u", "user", "-p", "secret", "--cert-dir", certificates.to_str().unwrap(), &elsewhere];
+        let text = env.coracle(fixed).fails(125);
+        assert!(text.contains("tls: "), "{text}");
+    }
+
     fn in_and_out(env: Env) {
         need!(program("docker-registry"), program("openssl"));
         let env = env.host_network();

@@ -1,7 +1,9 @@
 //! The command line: one file per verb, each output compared whole.
 
 mod archive;
+mod crash;
 mod general;
+mod hostile;
 mod image;
 mod life;
 mod login;

@@ -429,7 +429,6 @@ pub(crate) struct DockerRegistry {
     child: Child,
     directory: PathBuf,
     port: u16,
-    secure: bool,
 }
 
 /// Who may enter [`DockerRegistry::secure`].
@@ -438,15 +437,20 @@ pub(crate) const CREDENTIALS: &str = "user:secret";
 impl DockerRegistry {
     /// Plain http, open to all.
     pub(crate) fn plain() -> DockerRegistry {
-        DockerRegistry::start(false)
+        DockerRegistry::start(None)
     }
 
     /// TLS and a password.
     pub(crate) fn secure() -> DockerRegistry {
-        DockerRegistry::start(true)
+        DockerRegistry::start(Some(make_certificates))
     }
 
-    fn start(secure: bool) -> DockerRegistry {
+    /// The same with a certificate that is its own authority, as `openssl req -x509` makes it.
+    pub(crate) fn self_signed() -> DockerRegistry {
+        DockerRegistry::start(Some(make_self_signed))
+    }
+
+    fn start(secure: Option<fn(&Path)>) -> DockerRegistry {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
         let directory = std::env::temp_dir().join(format!("ctr{}.{number}", std::process::id()));
@@ -457,8 +461,8 @@ impl DockerRegistry {
              storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n",
             show("data")
         );
-        if secure {
-            make_certificates(&directory);
+        if let Some(make) = secure {
+            make(&directory);
             // `user:secret` as htpasswd -B writes it.
             let passwords = "user:$2y$04$wiZTt.OYUZ8m2mglDst7geEvNGG8HMxm.E5opXLEbGDgIow62C4ne\n";
             std::fs::write(directory.join("htpasswd"), passwords).expect("write the registry's passwords");
@@ -490,7 +494,7 @@ impl DockerRegistry {
             let digits: String = text[at..].chars().take_while(char::is_ascii_digit).collect();
             digits.parse().ok().filter(|_| text.len() > at + digits.len())
         });
-        DockerRegistry { child, directory, port, secure }
+        DockerRegistry { child, directory, port }
     }
 
     /// `localhost:PORT`.
@@ -515,20 +519,33 @@ impl DockerRegistry {
 /// An authority `ca.crt`, and `server.crt` with `server.key` for localhost.
 fn make_certificates(directory: &Path) {
     std::fs::write(directory.join("extensions"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").expect("write a file");
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    for line in [
-        format!(
-            "req -x509 {key} -keyout ca.key -out ca.crt -days 2 -subj /CN=tests -addext basicConstraints=critical,CA:TRUE"
+    openssl(
+        directory,
+        &format!(
+            "req -x509 {KEY} -keyout ca.key -out ca.crt -days 2 -subj /CN=tests -addext basicConstraints=critical,CA:TRUE"
         ),
-        format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"),
-        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile extensions"
-            .to_owned(),
-    ] {
-        let mut command = std::process::Command::new("openssl");
-        command.args(line.split_whitespace()).current_dir(directory).env("PATH", super::command::PATH);
-        let output = command.output().expect("run openssl");
-        assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
+    );
+    openssl(directory, &format!("req {KEY} -keyout server.key -out server.csr -subj /CN=localhost"));
+    openssl(
+        directory,
+        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile extensions",
+    );
+}
+
+/// `server.crt` that is an authority too, which is `ca.crt`.
+fn make_self_signed(directory: &Path) {
+    let line = "-keyout server.key -out server.crt -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost";
+    openssl(directory, &format!("req -x509 {KEY} {line}"));
+    std::fs::copy(directory.join("server.crt"), directory.join("ca.crt")).expect("copy a certificate");
+}
+
+const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+
+fn openssl(directory: &Path, line: &str) {
+    let mut command = std::process::Command::new("openssl");
+    command.args(line.split_whitespace()).current_dir(directory).env("PATH", super::command::PATH);
+    let output = command.output().expect("run openssl");
+    assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 impl Drop for DockerRegistry {
