@@ -294,7 +294,9 @@ fn taken(name: &str, owner: &Id) -> anyhow::Error {
 }
 
 fn directory(path: &Path) -> Result<()> {
-    std::fs::DirBuilder::new().mode(0o700).create(path).with_context(|| format!("make {}", path.display()))
+    let what = || format!("make {}", path.display());
+    file::fault::point("mkdir", path).with_context(what)?;
+    std::fs::DirBuilder::new().mode(0o700).create(path).with_context(what)
 }
 
 /// 32 bytes of the kernel's.

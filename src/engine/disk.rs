@@ -4,6 +4,7 @@ use crate::engine::{Engine, image, list, network, remove, volume};
 use crate::image::store::{self, ImageRecord};
 use crate::storage::volume::{self as stored, Volume};
 use crate::storage::{layer, tree};
+use crate::supervisor::exit;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -213,6 +214,7 @@ pub fn prune(engine: &Engine, wish: &PruneWish) -> Result<Pruned> {
         pruned.volumes = volumes;
         pruned.freed += freed;
     }
+    exit::sweep(&engine.layout)?;
     store::collect(&engine.layout, store::exclusive(&engine.layout)?)?;
     pruned.freed += layer::sweep(&engine.layout)?;
     Ok(pruned)

@@ -106,6 +106,12 @@ pub fn reap_orphan(engine: &Engine, record: &ContainerRecord) -> Result<()> {
     let Some(alive) = exit::take_alive(layout, &record.id)? else { return Ok(()) };
     let state = container::state_of_dead(layout, &record.id)?;
     release_leftovers(engine, record);
+    if let State::Exited(exit) = &state
+        && exit.code != -1
+        && container::kept_exit(layout, &record.id).exists()
+    {
+        exit::write(layout, record, exit)?;
+    }
     if let State::Exited(exit) = state
         && exit.code == -1
     {

@@ -317,9 +317,16 @@ pub fn state(layout: &Layout, id: &Id) -> Result<State> {
     state_of_dead(layout, id)
 }
 
+/// Where its end is kept while DATA takes nothing.
+pub fn kept_exit(layout: &Layout, id: &Id) -> PathBuf {
+    layout.running(id).join("exit.json")
+}
+
 /// What is true of a container that nobody supervises.
 pub fn state_of_dead(layout: &Layout, id: &Id) -> Result<State> {
     let exit: Option<Exit> = file::read_json(&layout.container(id).join("exit.json"))?;
+    let kept: Option<Exit> = file::read_json(&kept_exit(layout, id))?;
+    let exit = exit.into_iter().chain(kept).max_by_key(|exit| exit.finished_ns);
     // A status without a living supervisor is an orphan's: newer than any exit that was written before it.
     let orphan: Option<Status> = file::read_json(&layout.running(id).join("status.json"))?;
     Ok(match (exit, orphan) {

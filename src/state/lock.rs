@@ -5,6 +5,7 @@
 //! no lock of a lower rank is taken while one of a higher is held. Never held over the network or while waiting for a
 //! process.
 
+use crate::state::file::fault;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
@@ -68,6 +69,7 @@ impl Drop for Guard {
 pub fn lock(path: &Path, rank: Rank, mode: Mode) -> Result<Guard> {
     assert_order(rank);
     let what = || format!("lock {}", path.display());
+    fault::point("lock", path).with_context(what)?;
     let file = File::open(path).with_context(what)?;
     let flock = match Flock::lock(file, argument(mode, false)) {
         Ok(flock) => flock,

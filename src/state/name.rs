@@ -1,6 +1,7 @@
 //! Names of containers: links, so that two creates of one name at the same instant have one winner.
 
 use crate::model::id::Id;
+use crate::state::file::fault;
 use crate::state::layout::Layout;
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
@@ -38,6 +39,7 @@ impl<'a> Names<'a> {
             // Its container is gone (killed between two removals): the name is free again.
             std::fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
         }
+        fault::point("name", &link).with_context(|| format!("make {}", link.display()))?;
         std::os::unix::fs::symlink(&target, &link).with_context(|| format!("make {}", link.display()))?;
         Ok(None)
     }
@@ -59,6 +61,7 @@ pub fn owner(layout: &Layout, name: &str) -> Result<Option<Id>> {
 /// Give a name back, if it is this container's.
 pub fn release(layout: &Layout, name: &str, id: &Id) -> Result<()> {
     if owner(layout, name)?.as_ref() == Some(id) {
+        fault::point("release", &layout.names().join(name)).with_context(|| format!("release name {name}"))?;
         match std::fs::remove_file(layout.names().join(name)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("release name {name}"));

@@ -11,7 +11,7 @@
 use crate::model::id::{Id, check_name};
 use crate::model::port::Publication;
 use crate::model::subnet::Subnet;
-use crate::state::file::{self, Durability};
+use crate::state::file::{self, Durability, fault};
 use crate::state::layout::Layout;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -181,6 +181,7 @@ pub fn create(layout: &Layout, record: &NetworkRecord) -> Result<()> {
     std::fs::create_dir_all(layout.networks()).with_context(what)?;
     std::fs::create_dir_all(layout.tmp()).with_context(what)?;
     let staging = file::staging_name(&layout.tmp(), "network");
+    fault::point("mkdir", &staging).with_context(what)?;
     std::fs::create_dir(&staging).with_context(what)?;
     let fill = || -> Result<()> {
         std::fs::create_dir(staging.join("leases"))?;
@@ -209,6 +210,7 @@ pub fn save(layout: &Layout, record: &NetworkRecord) -> Result<()> {
 pub fn remove(layout: &Layout, name: &str) -> Result<()> {
     std::fs::create_dir_all(layout.tmp()).context("make the staging directory")?;
     let aside = file::staging_name(&layout.tmp(), "network");
+    fault::point("discard", &aside).with_context(|| format!("remove network {name}"))?;
     match std::fs::rename(layout.network(name), &aside) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         result => result.with_context(|| format!("remove network {name}"))?,

@@ -257,7 +257,8 @@ pub fn sweep(layout: &Layout) -> Result<u64> {
 /// Directories of containers in the making bear no lock: they live a moment only.
 fn is_young(entry: &std::fs::DirEntry) -> bool {
     let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
-    let locked = [&b"layer."[..], b"claim.", b"gone.", b"blob.", b"volume."];
+    // What is on its way out may go at any time: nobody minds who removes it.
+    let locked = [&b"layer."[..], b"claim.", b"gone.", b"removed.", b"blob.", b"volume."];
     let name = entry.file_name();
     // What was fetched of a blob is worth keeping for a while: the next pull goes on there.
     let limit = if name.as_encoded_bytes().starts_with(b"partial.") { 86_400 } else { 60 };

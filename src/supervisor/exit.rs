@@ -3,8 +3,8 @@
 
 use crate::model::container::Restart;
 use crate::model::id::Id;
-use crate::state::container::{ContainerRecord, Exit};
-use crate::state::file;
+use crate::state::container::{self, ContainerRecord, Exit};
+use crate::state::file::{self, Durability};
 use crate::state::layout::Layout;
 use crate::state::{event, lock, name};
 use crate::storage::tree;
@@ -28,6 +28,7 @@ pub fn take_alive(layout: &Layout, id: &Id) -> Result<Option<Alive>> {
     };
     make(&directory)?;
     let path = layout.alive(id);
+    file::fault::point("alive", &path).with_context(|| format!("lock {}", path.display()))?;
     loop {
         let file = match File::options().write(true).create(true).truncate(false).mode(0o600).open(&path) {
             Ok(file) => file,
@@ -53,8 +54,9 @@ impl Alive {
     pub fn release(self, layout: &Layout, id: &Id) {
         // `alive` last: while it is there and locked, nobody else is at work here.
         let directory = layout.running(id);
+        let kept = container::kept_exit(layout, id);
         if let Ok(entries) = std::fs::read_dir(&directory) {
-            for entry in entries.flatten().filter(|entry| entry.file_name() != "alive") {
+            for entry in entries.flatten().filter(|entry| entry.file_name() != "alive" && entry.path() != kept) {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     let _ = tree::remove(&entry.path());
                 } else {
@@ -68,9 +70,17 @@ impl Alive {
     }
 }
 
-/// Write how it ended.
+/// Write how it ended. Where DATA takes nothing (a full disk) it is kept in RUN, until it can be written or the host goes
+/// down.
 pub fn write(layout: &Layout, record: &ContainerRecord, exit: &Exit) -> Result<()> {
-    file::replace_json(&layout.container(&record.id).join("exit.json"), exit, record.durability())
+    let kept = container::kept_exit(layout, &record.id);
+    match file::replace_json(&layout.container(&record.id).join("exit.json"), exit, record.durability()) {
+        Ok(()) => {
+            let _ = std::fs::remove_file(kept);
+            Ok(())
+        }
+        Err(error) => file::replace_json(&kept, exit, Durability::Volatile).map_err(|_| error),
+    }
 }
 
 /// Remove a container that is not alive: its name and its directory. Works on a full disk, and goes on where an earlier
@@ -106,8 +116,25 @@ pub fn bury(layout: &Layout, record: &ContainerRecord) -> Result<Option<Grave>> 
     {
         let _ = std::fs::remove_file(path);
     }
+    let _ = std::fs::remove_file(container::kept_exit(layout, &record.id));
     event::record(layout, record.event("remove"));
     Ok(Some(Grave(grave)))
+}
+
+/// Remove what is in RUN of containers that are no more: somebody was killed between the two.
+pub fn sweep(layout: &Layout) -> Result<()> {
+    let directory = layout.run().join("containers");
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let Ok(id) = Id::parse(&entry.file_name().to_string_lossy()) else { continue };
+        if layout.container(&id).exists() {
+            continue;
+        }
+        if let Some(alive) = take_alive(layout, &id)? {
+            let _ = std::fs::remove_file(container::kept_exit(layout, &id));
+            alive.release(layout, &id);
+        }
+    }
+    Ok(())
 }
 
 /// The same for a container whose record cannot be read.
@@ -115,6 +142,7 @@ pub fn remove_unreadable(layout: &Layout, id: &Id) -> Result<()> {
     let grave = file::staging_name(&layout.tmp(), "removed");
     let directory = layout.container(id);
     file::rename_new(&directory, &grave).with_context(|| format!("remove {}", directory.display()))?;
+    let _ = std::fs::remove_file(container::kept_exit(layout, id));
     for entry in std::fs::read_dir(layout.names()).into_iter().flatten().flatten() {
         name::release(layout, &entry.file_name().to_string_lossy(), id)?;
     }
