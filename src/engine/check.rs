@@ -13,7 +13,7 @@ use crate::state::file;
 use crate::state::layout::Layout;
 use crate::storage::layer::{self, Claim};
 use crate::storage::pipe::HashingReader;
-use crate::storage::{split, tree};
+use crate::storage::{remove, split};
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
@@ -163,7 +163,7 @@ fn mend_layer(engine: &Engine, hex: &str, images: &[ImageRecord]) -> Result<bool
     }
     for image in users {
         if refetch(engine, image) && layer::exists(layout, hex) {
-            tree::remove(&aside)?;
+            remove::tree(&aside)?;
             return Ok(true);
         }
     }

@@ -144,7 +144,7 @@ fn write(
     let present = claims.get(staged.record.diff_id.hex()).is_some_and(|claim| claim.present);
     let staged = if present { Vec::new() } else { vec![staged] };
     let names = name.into_iter().collect();
-    store::commit(layout, NewImage { config, manifest, index: None, staged, blobs: Vec::new(), names, event: "commit" })
+    store::commit(layout, NewImage { config, manifest, index: None, staged, blobs: Vec::new(), synced: false, names, event: "commit" })
         .context("write the image")
 }
 

@@ -268,6 +268,8 @@ fn receive_one(target: Target<'_>, image: One<'_>, wish: &Wish) -> Result<ImageR
             index: image.index.map(|index| index.bytes.clone()),
             staged: Vec::new(),
             blobs: held.iter().filter_map(|held| held.blob.clone()).collect(),
+            // With the layers that came in them.
+            synced: true,
             names: image.names,
             event: "pull",
         },

@@ -6,7 +6,7 @@
 
 use crate::state::file;
 use crate::storage::overlay::Overlay;
-use crate::storage::{copy, tree};
+use crate::storage::{copy, remove, tree};
 use crate::sys::mount;
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
@@ -36,7 +36,7 @@ fn make(container: &Path, merged: &Overlay<'_>, lenient: bool) -> Result<()> {
     let source = merged.mount()?;
     let source = tree::open_in_root(source.as_fd(), b".", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
     let staging = container.join("flat.new");
-    tree::remove(&staging)?;
+    remove::tree(&staging)?;
     std::fs::DirBuilder::new().mode(0o700).create(&staging).with_context(|| format!("make {}", staging.display()))?;
     let target = tree::open_directory(&staging)?;
     let options = copy::Options { lenient, owner: None };

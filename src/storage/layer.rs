@@ -14,7 +14,7 @@ use crate::state::lock::{self, Mode, Rank};
 use crate::storage::compress::Compression;
 use crate::storage::split::Split;
 use crate::storage::tar::read::Reader;
-use crate::storage::{pipe, split, tree, unpack};
+use crate::storage::{pipe, remove, split, tree, unpack};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -181,7 +181,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // After a rename there is nothing there. What cannot be removed now the next sweep removes.
-        let _ = tree::remove(&self.path);
+        let _ = remove::tree(&self.path);
     }
 }
 
@@ -249,7 +249,7 @@ pub fn sweep(layout: &Layout) -> Result<u64> {
     let mut freed = 0;
     for (path, _lock) in doomed {
         freed += if path.is_dir() { tree::usage(&path)?.allocated } else { std::fs::metadata(&path)?.blocks() * 512 };
-        tree::remove(&path)?;
+        remove::tree(&path)?;
     }
     Ok(freed)
 }
@@ -388,7 +388,7 @@ pub fn discard(layout: &Layout, path: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         result => result.with_context(|| format!("remove {}", path.display()))?,
     }
-    tree::remove(&aside)
+    remove::tree(&aside)
 }
 
 /// Write the plain archive of a layer.

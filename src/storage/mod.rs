@@ -11,6 +11,7 @@ pub mod layer;
 pub mod overlay;
 pub mod pack;
 pub mod pipe;
+pub mod remove;
 pub mod skeleton;
 pub mod split;
 pub mod tar;

@@ -1,4 +1,4 @@
-//! Directory trees by file descriptor: open inside a root, remove, measure. No path of an image, volume or container is
+//! Directory trees by file descriptor: open inside a root, give away, measure. No path of an image, volume or container is
 //! ever resolved from the host's root.
 
 use anyhow::{Context, Result};
@@ -6,10 +6,9 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, SFlag, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::collections::HashSet;
-use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::OsStr;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -39,66 +38,6 @@ pub fn create_in_root(root: BorrowedFd<'_>, path: &[u8], flags: OFlag, mode: Mod
         }
     }
     Err(Errno::EAGAIN)
-}
-
-/// Remove what is called `name` in `parent`, with all below it. Does not follow links, and does not mind when others
-/// remove at the same time.
-pub fn remove_at(parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
-    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-        Err(Errno::EISDIR | Errno::EPERM) => {}
-        Err(error) => return Err(error),
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let directory = match nix::fcntl::openat(parent, name, flags, Mode::empty()) {
-        Ok(directory) => directory,
-        Err(Errno::EACCES) => {
-            // Ours, but its mode forbids even us to look (a user without CAP_DAC_OVERRIDE).
-            nix::sys::stat::fchmodat(parent, name, Mode::S_IRWXU, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
-            nix::fcntl::openat(parent, name, flags, Mode::empty())?
-        }
-        Err(Errno::ENOENT) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    remove_content(directory)?;
-    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Remove all that is in a directory.
-pub fn remove_content(directory: OwnedFd) -> nix::Result<()> {
-    let mut stream = Dir::from_fd(directory.try_clone().map_err(|_| Errno::EMFILE)?)?;
-    let mut writable = false;
-    for entry in stream.iter() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        match remove_at(directory.as_fd(), name) {
-            Err(Errno::EACCES) if !writable => {
-                nix::sys::stat::fchmod(&directory, Mode::S_IRWXU)?;
-                writable = true;
-                remove_at(directory.as_fd(), name)?;
-            }
-            result => result?,
-        }
-    }
-    Ok(())
-}
-
-/// Remove a tree of the store by its path; nothing there is no error.
-pub fn remove(path: &Path) -> Result<()> {
-    let context = || format!("remove {}", path.display());
-    let parent = match path.parent().map(open_directory) {
-        Some(Ok(parent)) => parent,
-        _ => return Ok(()),
-    };
-    let name = path.file_name().context("a path without a name").with_context(context)?;
-    let name = std::ffi::CString::new(name.as_bytes()).with_context(context)?;
-    remove_at(parent.as_fd(), &name).with_context(context)
 }
 
 /// Give a file or directory and all below it to an owner, links themselves and not what they lead to.

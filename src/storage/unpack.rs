@@ -9,7 +9,7 @@ use crate::host::userns::Privilege;
 use crate::storage::split::Split;
 use crate::storage::tar::read::{NoRaw, Raw, Reader};
 use crate::storage::tar::{Entry, Kind};
-use crate::storage::tree;
+use crate::storage::{remove, tree};
 use crate::sys::xattr;
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
@@ -18,7 +18,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -28,6 +28,8 @@ use std::rc::Rc;
 const WHITEOUT: &[u8] = b".wh.";
 /// All that the layers below have in this directory is gone.
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What files made in a directory get as permissions, in the place of the umask.
+const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 /// Directory descriptors kept open.
 const OPEN_MAX: usize = 256;
 /// Most entries of an archive.
@@ -160,6 +162,8 @@ pub struct Unpacker<'a> {
     /// Modification times of directories: each entry made inside would change them.
     times: Vec<(Vec<u8>, TimeSpec)>,
     times_bytes: usize,
+    /// Permissions a new file may lack though it was made with them.
+    withheld: u32,
     done: Unpacked,
 }
 
@@ -167,7 +171,9 @@ impl<'a> Unpacker<'a> {
     /// Unpack under this directory.
     pub fn new(root: BorrowedFd<'a>, options: Options) -> Unpacker<'a> {
         let done = Unpacked::default();
-        Unpacker { root, options, open: HashMap::new(), times: Vec::new(), times_bytes: 0, done }
+        // Elsewhere there may be directories with lists already.
+        let withheld = if options.whiteouts { withheld(root) } else { 0o777 };
+        Unpacker { root, options, open: HashMap::new(), times: Vec::new(), times_bytes: 0, withheld, done }
     }
 
     /// Write one entry at this cleaned path, its content from the archive.
@@ -305,6 +311,9 @@ impl<'a> Unpacker<'a> {
         self.owner(entry, |uid, gid| nix::unistd::fchown(fd, Some(uid), Some(gid)))?;
         nix::sys::stat::fchmod(fd, Mode::from_bits_truncate(entry.mode))?;
         self.attributes(entry, |name, value| xattr::set(fd.as_fd(), name, value))?;
+        if entry.xattrs.iter().any(|(name, _)| name == DEFAULT_ACL.to_bytes()) {
+            self.withheld = 0o777;
+        }
         self.open.remove(path);
         self.times.push((path.to_vec(), time_of(entry)));
         self.times_bytes += path.len() + 48;
@@ -325,7 +334,7 @@ impl<'a> Unpacker<'a> {
         self.reserve(entry.stored)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = self.make(place.directory, place.name, |directory| {
-            nix::fcntl::openat(directory, place.name.as_c_str(), flags, Mode::from_bits_truncate(0o600))
+            nix::fcntl::openat(directory, place.name.as_c_str(), flags, Mode::from_bits_truncate(entry.mode & 0o777))
         })?;
         let mut file = File::from(fd);
         match &entry.sparse {
@@ -344,8 +353,10 @@ impl<'a> Unpacker<'a> {
         if place.directory.setgid || self.options.owner.unwrap_or((entry.uid, entry.gid)) != (0, 0) {
             self.owner(entry, |uid, gid| nix::unistd::fchown(&file, Some(uid), Some(gid)))?;
         }
-        // After the owner: changing that takes setuid away.
-        nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(entry.mode))?;
+        if entry.mode & (0o7000 | self.withheld) != 0 {
+            // After the owner: changing that takes setuid away.
+            nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(entry.mode))?;
+        }
         self.attributes(entry, |name, value| xattr::set(file.as_fd(), name, value))?;
         let time = time_of(entry);
         nix::sys::stat::futimens(&file, &time, &time)?;
@@ -462,7 +473,7 @@ impl<'a> Unpacker<'a> {
         let is_directory = kind_of(&stat) == SFlag::S_IFDIR;
         ensure!(!is_directory || self.options.replace, "a directory is in its place");
         self.done.replaced |= !is_whiteout(&stat);
-        tree::remove_at(directory.fd.as_fd(), name)?;
+        remove::entry(directory.fd.as_fd(), name)?;
         if is_directory {
             self.open.clear();
         }
@@ -503,7 +514,7 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    fn attributes(&self, entry: &Entry, set: impl Fn(&std::ffi::CStr, &[u8]) -> std::io::Result<()>) -> Result<()> {
+    fn attributes(&self, entry: &Entry, set: impl Fn(&CStr, &[u8]) -> std::io::Result<()>) -> Result<()> {
         for (name, value) in entry.xattrs.iter().filter(|(name, _)| is_wanted(name)) {
             let shown = || format!("set the attribute {}", String::from_utf8_lossy(name));
             match set(&CString::new(name.as_slice())?, value) {
@@ -562,6 +573,17 @@ fn copy_content<R: BufRead, S: Record>(archive: &mut Reader<R, S>, file: &mut Fi
         left -= count as u64;
     }
     Ok(crc.sum())
+}
+
+/// What a file made under `root` may not get of the mode it is made with: the umask, or anything where directories have
+/// lists of their own.
+fn withheld(root: BorrowedFd<'_>) -> u32 {
+    if !matches!(xattr::get_of(xattr::Of::Fd(root), DEFAULT_ACL), Ok(None)) {
+        return 0o777;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok()).unwrap_or(0o777)
 }
 
 fn kind_of(stat: &FileStat) -> SFlag {

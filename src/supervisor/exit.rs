@@ -7,7 +7,7 @@ use crate::state::container::{self, ContainerRecord, Exit};
 use crate::state::file::{self, Durability};
 use crate::state::layout::Layout;
 use crate::state::{event, lock, name};
-use crate::storage::tree;
+use crate::storage::remove;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::ErrorKind;
@@ -58,7 +58,7 @@ impl Alive {
         if let Ok(entries) = std::fs::read_dir(&directory) {
             for entry in entries.flatten().filter(|entry| entry.file_name() != "alive" && entry.path() != kept) {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    let _ = tree::remove(&entry.path());
+                    let _ = remove::tree(&entry.path());
                 } else {
                     let _ = std::fs::remove_file(entry.path());
                 }
@@ -97,7 +97,7 @@ pub struct Grave(PathBuf);
 impl Grave {
     /// Remove its files. Whoever is killed before leaves them to `prune`.
     pub fn empty(self) -> Result<()> {
-        tree::remove(&self.0).with_context(|| format!("remove {}", self.0.display()))
+        remove::tree(&self.0).with_context(|| format!("remove {}", self.0.display()))
     }
 }
 
@@ -146,7 +146,7 @@ pub fn remove_unreadable(layout: &Layout, id: &Id) -> Result<()> {
     for entry in std::fs::read_dir(layout.names()).into_iter().flatten().flatten() {
         name::release(layout, &entry.file_name().to_string_lossy(), id)?;
     }
-    tree::remove(&grave).with_context(|| format!("remove {}", grave.display()))
+    remove::tree(&grave).with_context(|| format!("remove {}", grave.display()))
 }
 
 /// What the restart policy says after an end: the delay, or no.

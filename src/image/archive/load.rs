@@ -213,6 +213,7 @@ impl Target<'_> {
             manifest: documents.manifest,
             index: documents.index,
             staged: taken.staged,
+            synced: false,
             blobs: taken.blobs.iter().map(|(file, digest)| (file.path().to_owned(), digest.clone())).collect(),
             names: names.clone(),
             event: "loadfromarchive",

@@ -55,7 +55,7 @@ pub fn provide(layout: &Layout, privilege: &Privilege, name: &str) -> Result<Opt
         annotations: None,
     };
     let manifest = serde_json::to_vec(&manifest)?;
-    let new = NewImage { config, manifest, index: None, staged, blobs: Vec::new(), names: vec![wanted], event: "load" };
+    let new = NewImage { config, manifest, index: None, staged, blobs: Vec::new(), synced: false, names: vec![wanted], event: "load" };
     store::commit(layout, new)?;
     drop(claim);
     store::resolve(layout, name)
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::host::userns;
     use crate::state::version;
-    use crate::storage::tree;
+    use crate::storage::remove;
 
     #[test]
     fn hello_is_stored_once_and_found_by_every_name() {
@@ -145,6 +145,6 @@ mod tests {
         assert_eq!(layer::list(&layout).unwrap(), Vec::<String>::new());
         assert_eq!(std::fs::read_dir(layout.tmp()).unwrap().count(), 0);
         assert_eq!(std::fs::read_dir(layout.blobs()).unwrap().count(), 0);
-        tree::remove(&directory).unwrap();
+        remove::tree(&directory).unwrap();
     }
 }

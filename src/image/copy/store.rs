@@ -207,6 +207,7 @@ pub fn receive(
             manifest: fetched.bytes,
             index,
             staged: Vec::new(),
+            synced: false,
             blobs: kept.iter().map(|(blob, digest)| (blob.path().to_owned(), digest.clone())).collect(),
             names,
             event: "pull",

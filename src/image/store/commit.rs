@@ -27,6 +27,8 @@ pub struct NewImage {
     pub staged: Vec<layer::Staged>,
     /// Compressed layers that must become visible: files in `tmp/` whose digests the caller has checked, and keeps locked.
     pub blobs: Vec<(PathBuf, Digest)>,
+    /// Those files are on disk already.
+    pub synced: bool,
     /// Names to give it.
     pub names: Vec<Reference>,
     /// What the event says: `pull`, `load`, `import`, `commit`, `build`.
@@ -54,7 +56,7 @@ pub fn commit_with(layout: &Layout, new: NewImage, extra: &[Vec<u8>]) -> Result<
     if manifest.layers.len() != config.rootfs.diff_ids.len() {
         bail!("the manifest has {} layers, the config {}", manifest.layers.len(), config.rootfs.diff_ids.len());
     }
-    if !new.staged.is_empty() || !new.blobs.is_empty() {
+    if !new.staged.is_empty() || (!new.blobs.is_empty() && !new.synced) {
         layer::sync(layout)?;
     }
     let _store = lock::lock(&layout.lock(), Rank::Store, Mode::Shared)?;

@@ -59,7 +59,7 @@ pub fn collect(layout: &Layout, store: Guard) -> Result<()> {
         }
     }
     drop(store);
-    gone.iter().try_for_each(|path| crate::storage::tree::remove(path))
+    gone.iter().try_for_each(|path| crate::storage::remove::tree(path))
 }
 
 /// What records reach, by digits.

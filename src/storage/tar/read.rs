@@ -449,14 +449,16 @@ impl Extended {
 
 fn check_sum(block: &[u8; BLOCK]) -> Result<()> {
     let wanted = number(&block[148..156]).context("this is no tar archive")?;
-    let blanked = |index: usize, byte: u8| if (148..156).contains(&index) { b' ' } else { byte };
-    let sum: u64 = block.iter().enumerate().map(|(index, byte)| u64::from(blanked(index, *byte))).sum();
+    // The field itself counts as blanks.
+    let sum = |bytes: &[u8]| -> u64 { bytes.iter().map(|byte| u64::from(*byte)).sum() };
+    let blanks = 8 * u64::from(b' ');
+    if wanted == sum(block) - sum(&block[148..156]) + blanks {
+        return Ok(());
+    }
     // Some old writers summed signed bytes.
-    let signed: i64 = block.iter().enumerate().map(|(index, byte)| i64::from(blanked(index, *byte) as i8)).sum();
-    ensure!(
-        wanted == sum || i64::try_from(wanted) == Ok(signed),
-        "this is no tar archive: a header's checksum is wrong"
-    );
+    let signed = |bytes: &[u8]| -> i64 { bytes.iter().map(|byte| i64::from(*byte as i8)).sum() };
+    let found = signed(block) - signed(&block[148..156]) + blanks as i64;
+    ensure!(i64::try_from(wanted) == Ok(found), "this is no tar archive: a header's checksum is wrong");
     Ok(())
 }
 
