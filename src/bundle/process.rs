@@ -15,7 +15,7 @@ const INFINITY: u64 = u64::MAX;
 
 /// podman's defaults, where the host allows them.
 const DEFAULT_NOFILE: u64 = 1_048_576;
-const DEFAULT_NPROC: u64 = 4_194_304;
+const DEFAULT_NPROC: u64 = 1_048_576;
 
 pub(super) fn process(record: &ContainerRecord, facts: &Facts) -> Result<Process> {
     let spec = &record.spec;

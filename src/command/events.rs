@@ -38,7 +38,8 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let time = |text: &Option<String>, what: &str| {
         let text = text.as_deref().filter(|text| !text.is_empty());
         text.map(|text| {
-            moment::parse(text, now_ns()).with_context(|| format!("unable to convert {what} time of {text}"))
+            moment::parse(text, now_ns())
+                .with_context(|| format!("failed to parse event filters: unable to convert {what} time of {text}"))
         })
         .transpose()
     };
@@ -46,7 +47,7 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         since_ns: time(&args.since, "since")?,
         until_ns: time(&args.until, "until")?,
         stream: args.stream.unwrap_or(true),
-        filters: event::parse_filters(&args.filter)?,
+        filters: event::parse_filters(&args.filter).context("failed to parse event filters")?,
     };
     let whole_ids = args.no_trunc.unwrap_or(true);
     let template = match args.format.as_deref() {

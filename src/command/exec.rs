@@ -6,7 +6,7 @@ use super::present;
 use crate::engine::Engine;
 use crate::engine::exec::{self, Wish};
 use crate::engine::select::{self, latest};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Explain, Failure, Kind};
 use crate::model::id::Id;
 use crate::model::user::UserRef;
 use crate::supervisor::client::Keys;
@@ -99,7 +99,9 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         detach_keys: Keys::parse(&args.detach_keys)?,
     };
     let detach = wish.detach;
-    let code = exec::exec(engine, &id, wish)?;
+    let result = exec::exec(engine, &id, wish);
+    // Its exit codes are those of a process that is waited for.
+    let code = if detach { result.kind(Kind::Engine)? } else { result? };
     if detach {
         present::line(crate::engine::create::new_id()?)?;
     }

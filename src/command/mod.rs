@@ -198,8 +198,10 @@ fn usage(path: &str, error: clap::Error, wrong_count: impl FnOnce() -> Option<St
         let text = error.to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         let message = text.split("\n\n").next().unwrap_or(text).trim().replace('\n', " ");
-        let verb = path.split_once(' ').map_or(path, |(_, verb)| verb);
-        format!("{verb}: {message}")
+        match path.split_once(' ') {
+            Some((_, verb)) => format!("{verb}: {message}"),
+            None => message.to_owned(),
+        }
     });
     Failure::new(Kind::Engine, message).hint(format!("`{path} --help` shows the options")).into()
 }

@@ -221,7 +221,7 @@ fn row(args: &Args, engine: &Engine, container: &Listed) -> Value {
         "CIDFile": record.spec.lifecycle.cidfile.as_deref().unwrap_or(""),
         "Created": moment::go(record.created_ns),
         "CreatedAt": moment::go(record.created_ns),
-        "Exited": matches!(container.state, State::Exited(_)),
+        "Exited": container.word() == "exited",
         "ExitedAt": seconds(container.finished_ns()),
         "ExitCode": container.exit_code(),
         "ExposedPorts": ports::exposed(container),
@@ -263,7 +263,7 @@ fn document(args: &Args, engine: &Engine, container: &Listed) -> Value {
         "Command": container.command(),
         "CreatedAt": human::ago(moment_of(record.created_ns)),
         "CIDFile": record.spec.lifecycle.cidfile.as_deref().unwrap_or(""),
-        "Exited": matches!(container.state, State::Exited(_)),
+        "Exited": container.word() == "exited",
         "ExitedAt": seconds(container.finished_ns()),
         "ExitCode": container.exit_code(),
         "ExposedPorts": ports::exposed(container),
@@ -306,7 +306,7 @@ fn status(container: &Listed) -> String {
     let word = container.word();
     let text = match &container.state {
         State::Live(status) if word == "running" => format!("Up {}", human::since(moment_of(status.started_ns))),
-        State::Exited(exit) => format!("Exited ({}) {}", exit.code, human::ago(moment_of(exit.finished_ns))),
+        State::Exited(exit) if !exit.never_ran() => format!("Exited ({}) {}", exit.code, human::ago(moment_of(exit.finished_ns))),
         _ => {
             let (first, rest) = word.split_at(1);
             format!("{}{rest}", first.to_ascii_uppercase())

@@ -53,6 +53,9 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let proxy_signals = args.sig_proxy.unwrap_or(true);
     let wish = into_wish(args, engine)?;
     let passthrough = is_passthrough(&wish.spec);
+    if wish.spec.stdio.tty && wish.spec.stdio.interactive && !detach && !std::io::stdin().is_terminal() {
+        present::warn("The input device is not a TTY. The --tty and --interactive flags might not work properly");
+    }
     let record = create::make(engine, wish)?;
     if detach || passthrough {
         return in_background(engine, &record, detach);
@@ -64,6 +67,10 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let signals = client::block_signals()?;
     let wish = start::Wish { prepare_only: false, attach: Some(watch) };
     let started = start::start(engine, &record.id, wish).inspect_err(|_| clean_up(engine, &record))?;
+    if !streams.output && !streams.errors {
+        // Who sees nothing of it must be told which one it is.
+        present::line(&record.id)?;
+    }
     let code = attach::exit_code(attach::sit(started, seat, &signals)?)?;
     if record.spec.lifecycle.remove_image {
         remove_image(engine, &record);

@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::engine::attach::{self, Seat};
 use crate::engine::select::{self, Wish};
 use crate::engine::start;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Explain, Failure, Kind};
 use crate::state::container::ContainerRecord;
 use crate::supervisor::client::{self, Keys};
 use anyhow::Result;
@@ -65,7 +65,8 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         return Ok(ExitCode::from(code as u8));
     }
     each::in_order(&chosen, |one| {
-        start::start(engine, one.id()?, start::Wish::default())?;
+        // Not this command's own exit code, as nothing of the container's is waited for.
+        start::start(engine, one.id()?, start::Wish::default()).kind(Kind::Engine)?;
         Ok(Some(one.shown.clone()))
     })
 }

@@ -51,9 +51,6 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
 fn change(args: Args, spec: &mut ContainerSpec, around: &Surroundings) -> Result<()> {
     args.limits.apply(&mut spec.resources)?;
     args.health.merge(&mut spec.health, &mut spec.health_policy)?;
-    if spec.health.as_ref().is_some_and(|health| health.test.first().is_some_and(|first| first == "NONE")) {
-        spec.health = None;
-    }
     ensure!(
         spec.health.as_ref().is_none_or(|health| !health.test.is_empty()),
         "healthcheck command is not set: name one with --health-cmd"
@@ -119,6 +116,6 @@ mod tests {
         assert!(change_by("--health-interval 5s c", &mut spec).is_err());
         change_by("--health-cmd true --health-interval 5s c", &mut spec).unwrap();
         change_by("--no-healthcheck c", &mut spec).unwrap();
-        assert_eq!(spec.health, None);
+        assert!(!spec.health.unwrap().runs());
     }
 }

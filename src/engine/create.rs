@@ -153,6 +153,15 @@ fn resolve_references(engine: &Engine, spec: &mut ContainerSpec) -> Result<()> {
             *name = find(engine, name)?.to_string();
         }
     }
+    if let NamespaceMode::Container(id) = &namespaces.ipc
+        && ContainerRecord::load(&engine.layout, &Id::parse(id)?)?.spec.namespaces.ipc_unshared
+    {
+        return Err(Failure::new(
+            Kind::Engine,
+            format!("joining IPC of container {id} is not allowed: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"),
+        )
+        .into());
+    }
     if let Some(NetworkMode::Container(name)) = &mut spec.network.mode {
         *name = find(engine, name)?.to_string();
     }

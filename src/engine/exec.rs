@@ -168,10 +168,13 @@ fn join(engine: &Engine, record: &ContainerRecord, status: &Status, wish: &Wish,
     spec.process.entrypoint = None;
     spec.process.command.clone_from(&wish.command);
     spec.process.init = false;
+    if spec.stdio.tty && !spec.process.env.iter().any(|(name, _)| name == "TERM") {
+        // Its programs share the terminal's settings, whether they have one or not.
+        spec.process.env.push(("TERM".to_owned(), "xterm".to_owned()));
+    }
     spec.stdio.tty = wish.tty;
     if let Some(user) = &wish.user {
         spec.process.user = Some(user.clone());
-        spec.process.groups.clear();
     }
     for (name, value) in &wish.env {
         spec.process.env.retain(|(known, _)| known != name);

@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::failure::{Failure, Kind};
+use crate::model::health::Healthcheck;
 use crate::model::id::Id;
 use crate::state::container::ContainerRecord;
 use crate::supervisor::client;
@@ -11,9 +12,7 @@ use anyhow::{Result, bail};
 /// Whether the check succeeds.
 pub fn check(engine: &Engine, id: &Id) -> Result<bool> {
     let record = ContainerRecord::load(&engine.layout, id)?;
-    let has_check =
-        record.spec.health.as_ref().is_some_and(|check| check.test.first().is_some_and(|kind| kind != "NONE"));
-    if !has_check {
+    if !record.spec.health.as_ref().is_some_and(Healthcheck::runs) {
         return Err(Failure::new(Kind::Engine, format!("container {id} has no defined healthcheck")).into());
     }
     let Some(connection) = client::connect(&engine.layout, id)? else {

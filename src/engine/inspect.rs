@@ -14,6 +14,7 @@ use crate::bundle;
 use crate::engine::list::Listed;
 use crate::engine::{Engine, moment};
 use crate::model::container::RootSource;
+use crate::model::health::Healthcheck;
 use crate::model::mount::{Mount, MountOptions, MountSource, Relabel};
 use crate::runtime::cgroup::Saved;
 use crate::state::container::State;
@@ -111,7 +112,7 @@ fn state(container: &Listed) -> Value {
     if !cgroup.is_empty() {
         state["CgroupPath"] = json!(cgroup);
     }
-    if container.record.spec.health.is_some() {
+    if container.record.spec.health.as_ref().is_some_and(Healthcheck::runs) {
         state["Health"] = health(container);
     }
     state

@@ -5,6 +5,7 @@
 
 use crate::failure::{Failure, Kind};
 use crate::model::container::ContainerSpec;
+use crate::model::health::{Healthcheck, OnFailure};
 use crate::model::image::ImageConfig;
 use crate::model::mount::{ImageVolume, Mount, MountOptions, MountSource};
 use crate::model::port::Protocol;
@@ -43,6 +44,12 @@ pub fn merge(spec: &mut ContainerSpec, image: &ImageConfig) -> Result<()> {
         }
     }
     health(spec, image);
+    let checked = spec.health.as_ref().is_some_and(Healthcheck::runs);
+    if spec.health_policy.on_failure != OnFailure::None && !checked {
+        let action = spec.health_policy.on_failure.as_str();
+        let text = format!("cannot set on-failure action to {action} without a health check");
+        return Err(Failure::new(Kind::Engine, text).hint("name a check with --health-cmd").into());
+    }
     Ok(())
 }
 
@@ -127,8 +134,8 @@ fn health(spec: &mut ContainerSpec, image: &ImageConfig) {
         }
         _ => {}
     }
-    // `--no-healthcheck` is a check that is none; options without a command, of them or the image, check nothing.
-    if spec.health.as_ref().is_some_and(|health| health.test.first().is_none_or(|first| first == "NONE")) {
+    // Options without a command, of them or the image, check nothing. (`--no-healthcheck` is a check that is none.)
+    if spec.health.as_ref().is_some_and(|health| health.test.is_empty()) {
         spec.health = None;
     }
 }

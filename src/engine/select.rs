@@ -112,15 +112,20 @@ fn choose_matching(
     let filters = Filters::parse(engine, &wish.filters)?;
     // One that is being removed, or whose record is garbage, is not among "all".
     let (containers, _) = list::list(engine, Scope::All)?;
-    let named = |container: &Listed| {
-        let record = &container.record;
-        names.is_empty()
-            || names.iter().any(|name| *name == record.name || record.id.as_str().starts_with(name.as_str()))
+    let typed = |record: &ContainerRecord| {
+        names.iter().find(|name| **name == record.name || record.id.as_str().starts_with(name.as_str()))
     };
     let chosen = containers.into_iter().filter(|container| {
-        named(container) && candidate(&container.record, &container.state) && filters.hold(container)
+        (names.is_empty() || typed(&container.record).is_some())
+            && candidate(&container.record, &container.state)
+            && filters.hold(container)
     });
-    Ok(chosen.map(|Listed { record, .. }| Chosen { shown: record.id.to_string(), id: Some(record.id) }).collect())
+    Ok(chosen
+        .map(|Listed { record, .. }| Chosen {
+            shown: typed(&record).map_or_else(|| record.id.to_string(), String::clone),
+            id: Some(record.id),
+        })
+        .collect())
 }
 
 /// The container that was created last.

@@ -4,20 +4,23 @@
 //! nothing that changes while we look leads out (CVE-2018-15664, CVE-2019-10152). No program and no library of the container
 //! is run or loaded (CVE-2019-14271, CVE-2026-41567).
 
+use crate::engine::rootfs::Root;
 use crate::engine::{Engine, create, rootfs};
 use crate::failure::{Failure, Kind};
 use crate::image::archive;
 use crate::model::user::IdRange;
 use crate::state::container::ContainerRecord;
-use crate::storage::tar::read::{NoRaw, Reader};
+use crate::storage::tar::BLOCK;
+use crate::storage::tar::read::{self, NoRaw, Reader};
 use crate::storage::tar::write::Writer;
+use crate::storage::unpack::{At, InTheWay};
 use crate::storage::{compress, pack, tree, unpack};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag};
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, Cursor, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -76,11 +79,12 @@ pub struct Wish {
 
 /// A path below a root.
 struct Place {
-    root: OwnedFd,
+    root: Root,
     path: PathBuf,
     /// As it was typed, for messages and trailing slashes.
     typed: String,
-    record: Option<ContainerRecord>,
+    /// The container, and what it was called.
+    container: Option<(ContainerRecord, String)>,
 }
 
 impl Place {
@@ -89,21 +93,62 @@ impl Place {
             End::Stream => Ok(None),
             End::Host(path) => {
                 let absolute = std::path::absolute(path).with_context(|| format!("find {path}"))?;
-                let root = tree::open_directory(Path::new("/"))?;
-                Ok(Some(Place { root, path: absolute, typed: path.clone(), record: None }))
+                let root = tree::open_directory(Path::new("/"))?.into();
+                Ok(Some(Place { root, path: absolute, typed: path.clone(), container: None }))
             }
             End::Container { name, path } => {
                 let record = ContainerRecord::load(&engine.layout, &create::find(engine, name)?)?;
                 let base = record.spec.process.workdir.as_deref().unwrap_or("/");
                 let absolute = normal(&Path::new("/").join(base).join(path));
                 let (root, below) = rootfs::open_at(engine, &record, &absolute)?;
-                Ok(Some(Place { root, path: below, typed: path.clone(), record: Some(record) }))
+                Ok(Some(Place { root, path: below, typed: path.clone(), container: Some((record, name.clone())) }))
             }
         }
     }
 
     fn find(&self) -> nix::Result<OwnedFd> {
-        tree::open_in_root(self.root.as_fd(), self.path.as_os_str().as_bytes(), OFlag::O_PATH)
+        self.open_at(&self.path, OFlag::O_PATH)
+    }
+
+    /// A path on this side. One of the host is the caller's own, with all its links (/dev/stdin is a magic one).
+    fn open_at(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        match self.container {
+            Some(_) => tree::open_in_root(self.root.as_fd(), path.as_os_str().as_bytes(), flags),
+            None => nix::fcntl::openat(&self.root, path, flags | OFlag::O_CLOEXEC, Mode::empty()),
+        }
+    }
+
+    fn record(&self) -> Option<&ContainerRecord> {
+        self.container.as_ref().map(|(record, _)| record)
+    }
+
+    /// podman's words for a path that is not there.
+    fn missing(&self) -> anyhow::Error {
+        let text = match &self.container {
+            Some((_, name)) => {
+                format!("{} could not be found on container {name}: no such file or directory", self.shown())
+            }
+            None => format!("{} could not be found on the host: no such file or directory", self.shown()),
+        };
+        Failure::new(Kind::Engine, text).into()
+    }
+
+    /// Where something that is not there yet is to be made: a link that leads nowhere says where.
+    fn parent(&self) -> Result<(OwnedFd, Vec<u8>)> {
+        /// As many links as the kernel follows.
+        const LINKS_MAX: usize = 40;
+        let mut path = self.path.clone();
+        for _ in 0..LINKS_MAX {
+            let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+            let open = self.open_at(&directory, flags).map_err(|_| self.missing())?;
+            let name = path.file_name().with_context(|| format!("{}: it has no name", self.shown()))?.to_owned();
+            match nix::fcntl::readlinkat(&open, name.as_os_str()) {
+                Ok(target) => path = directory.join(target),
+                Err(_) => return Ok((open, name.as_bytes().to_vec())),
+            }
+        }
+        Err(Errno::ELOOP).with_context(|| format!("{}: copy to", self.shown()))
     }
 
     /// Only what is in the directory, not the directory itself.
@@ -168,18 +213,10 @@ pub fn copy(engine: &Engine, source: &End, target: &End, wish: Wish) -> Result<(
 fn open_source(from: &Place) -> Result<What> {
     let context = || format!("{}: copy from", from.shown());
     let found = match from.find() {
-        Err(Errno::ENOENT | Errno::ENOTDIR) => {
-            let place = if from.record.is_some() { "the container" } else { "the host" };
-            return Err(Failure::new(
-                Kind::Engine,
-                format!("{} could not be found on {place}: no such file or directory", from.shown()),
-            )
-            .into());
-        }
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(from.missing()),
         found => found.with_context(context)?,
     };
     let stat = nix::sys::stat::fstat(&found)?;
-    let path = from.path.as_os_str().as_bytes();
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFDIR => {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
@@ -187,7 +224,7 @@ fn open_source(from: &Place) -> Result<What> {
         }
         SFlag::S_IFREG => {
             ensure!(!from.wants_directory(), "{} is not a directory", from.shown());
-            let file = tree::open_in_root(from.root.as_fd(), path, OFlag::O_RDONLY | OFlag::O_NONBLOCK);
+            let file = from.open_at(&from.path, OFlag::O_RDONLY | OFlag::O_NONBLOCK);
             let file = File::from(file.with_context(context)?);
             ensure!(file.metadata()?.is_file(), "{} is no regular file", from.shown());
             Ok(What::File(file))
@@ -201,7 +238,7 @@ fn send(from: &Place) -> Result<()> {
     let what = open_source(from)?;
     let mut stdout = std::io::stdout().lock();
     let name = if from.content_only() { Vec::new() } else { from.name() };
-    pack_as(what, &name, from.record.as_ref(), &mut stdout)?;
+    pack_as(what, &name, from.record(), &mut stdout)?;
     Ok(stdout.flush()?)
 }
 
@@ -211,42 +248,64 @@ fn receive(engine: &Engine, to: &Place, wish: Wish) -> Result<()> {
         Ok(found) => tree::open_in_root(found.as_fd(), b".", OFlag::O_RDONLY | OFlag::O_DIRECTORY),
         Err(error) => Err(error),
     };
-    let directory = directory.map_err(|_| {
-        Failure::new(Kind::Engine, format!("destination {} must be a directory when copying from stdin", to.shown()))
-    })?;
-    let (_, plain) = compress::decompress(std::io::stdin())?;
-    unpack_into(plain, directory.as_fd(), options(engine, to, directory.as_fd(), wish)?)
+    let directory = directory
+        .map_err(|_| Failure::new(Kind::Engine, "destination must be a directory when copying from stdin"))?;
+    let (_, mut plain) = compress::decompress(std::io::stdin())?;
+    let mut start = Vec::new();
+    let read = plain.by_ref().take(BLOCK as u64).read_to_end(&mut start);
+    if read.is_err() || !read::is_archive(&start) {
+        let text = "source must be a (compressed) tar archive when copying from stdin";
+        return Err(Failure::new(Kind::Engine, text).into());
+    }
+    unpack_into(Cursor::new(start).chain(plain), directory.as_fd(), options(engine, to, directory.as_fd(), wish)?)
+        .map_err(|error| in_the_way(error, to, to.path.clone()))
+}
+
+/// In podman's words, with the path as the container has it; on the host it is told from the directory on.
+fn in_the_way(error: anyhow::Error, to: &Place, directory: PathBuf) -> anyhow::Error {
+    let (Some(obstacle), Some(At(path))) = (error.downcast_ref::<InTheWay>(), error.downcast_ref::<At>()) else {
+        return error;
+    };
+    let directory = if to.container.is_some() { directory } else { PathBuf::from("/") };
+    let path = directory.join(std::ffi::OsStr::from_bytes(path));
+    Failure::new(Kind::Engine, format!("copy to {}: error creating {path:?}: {obstacle}", to.shown()))
+        .hint("--overwrite takes away what is there")
+        .into()
 }
 
 fn between(engine: &Engine, from: &Place, to: &Place, wish: Wish) -> Result<()> {
     let what = open_source(from)?;
     let is_file = matches!(what, What::File(_));
-    let (directory, name) = match to.find() {
+    let above = || to.path.parent().unwrap_or(Path::new("/")).to_owned();
+    let ((directory, name), base) = match to.find() {
         Ok(found) => {
             let stat = nix::sys::stat::fstat(&found)?;
-            let is_directory = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
-            if is_directory {
+            let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+            if kind == SFlag::S_IFDIR {
                 let name = if !is_file && from.content_only() { Vec::new() } else { from.name() };
-                (tree::open_in_root(found.as_fd(), b".", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?, name)
+                let open = tree::open_in_root(found.as_fd(), b".", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+                ((open, name), to.path.clone())
+            } else if kind != SFlag::S_IFREG {
+                bail!("invalid destination: {} must be a directory or a regular file", to.shown());
             } else if let What::File(file) = what {
                 ensure!(!to.wants_directory(), "{} is not a directory", to.shown());
                 return overwrite(engine, file, to, wish);
             } else {
-                ensure!(wish.overwrite, "destination {} must be a directory when copying a directory", to.shown());
-                (parent(to)?, to.name())
+                ensure!(wish.overwrite, "destination must be a directory when copying a directory");
+                (to.parent()?, above())
             }
         }
         Err(Errno::ENOENT) => {
             if is_file && to.typed.ends_with('/') {
-                bail!("destination {} does not exist: no such directory", to.shown());
+                return Err(to.missing());
             }
-            (parent(to)?, to.name())
+            (to.parent()?, above())
         }
         Err(error) => return Err(error).with_context(|| format!("{}: copy to", to.shown())),
     };
     let options = options(engine, to, directory.as_fd(), wish)?;
     let (reader, mut writer) = std::io::pipe()?;
-    let record = from.record.as_ref();
+    let record = from.record();
     std::thread::scope(|scope| {
         let packing = scope.spawn(move || pack_as(what, &name, record, &mut writer));
         let unpacked = unpack_into(reader, directory.as_fd(), options);
@@ -256,24 +315,13 @@ fn between(engine: &Engine, from: &Place, to: &Place, wish: Wish) -> Result<()> 
             (packed, unpacked) => packed.and(unpacked),
         }
     })
-}
-
-fn parent(to: &Place) -> Result<OwnedFd> {
-    let parent = to.path.parent().unwrap_or(Path::new("/"));
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-    tree::open_in_root(to.root.as_fd(), parent.as_os_str().as_bytes(), flags).map_err(|_| {
-        Failure::new(
-            Kind::Engine,
-            format!("{} could not be found: the directory it would be in is not there", to.shown()),
-        )
-        .into()
-    })
+    .map_err(|error| in_the_way(error, to, base))
 }
 
 /// Content and mode of a file that is there.
 fn overwrite(engine: &Engine, mut source: File, to: &Place, wish: Wish) -> Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_NONBLOCK;
-    let target = tree::open_in_root(to.root.as_fd(), to.path.as_os_str().as_bytes(), flags);
+    let target = to.open_at(&to.path, flags);
     let mut target = File::from(target.with_context(|| format!("write {}", to.shown()))?);
     std::io::copy(&mut source, &mut target).with_context(|| format!("write {}", to.shown()))?;
     let mode = std::os::unix::fs::MetadataExt::mode(&source.metadata()?) & 0o7777;
@@ -322,7 +370,7 @@ fn options(engine: &Engine, to: &Place, directory: BorrowedFd<'_>, wish: Wish) -
 
 /// To whom copied files belong: on the host to the caller, in a container to its user.
 fn owner(to: &Place, wish: Wish) -> Result<Option<(u32, u32)>> {
-    let Some(record) = &to.record else { return Ok(Some((0, 0))) };
+    let Some(record) = to.record() else { return Ok(Some((0, 0))) };
     if !wish.archive {
         return Ok(None);
     }

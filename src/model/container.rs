@@ -159,6 +159,8 @@ pub struct Namespaces {
     pub ipc: NamespaceMode,
     /// `--ipc=none`.
     pub ipc_no_shm: bool,
+    /// `--ipc=private`: no other container may join it.
+    pub ipc_unshared: bool,
     /// `--uts`.
     pub uts: NamespaceMode,
     /// `--cgroupns`; absent: private on cgroup v2, host on v1.

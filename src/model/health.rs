@@ -20,6 +20,13 @@ pub struct Healthcheck {
     pub retries: u32,
 }
 
+impl Healthcheck {
+    /// Whether there is something to run: not so with `--no-healthcheck`.
+    pub fn runs(&self) -> bool {
+        self.test.first().is_some_and(|kind| kind != "NONE")
+    }
+}
+
 /// What follows from checks, and the check that comes before them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -49,6 +56,18 @@ pub enum OnFailure {
     Restart,
     /// Stop it.
     Stop,
+}
+
+impl OnFailure {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OnFailure::None => "none",
+            OnFailure::Kill => "kill",
+            OnFailure::Restart => "restart",
+            OnFailure::Stop => "stop",
+        }
+    }
 }
 
 /// A check that must succeed before the regular one begins.

@@ -145,6 +145,13 @@ pub struct Exit {
     pub log_path: Option<String>,
 }
 
+impl Exit {
+    /// The start failed.
+    pub fn never_ran(&self) -> bool {
+        self.started_ns == 0 && !self.error.is_empty()
+    }
+}
+
 /// The state as people see it, with what belongs to it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
@@ -157,10 +164,11 @@ pub enum State {
 }
 
 impl State {
-    /// podman's word for it.
+    /// podman's word for it: what could not be started is still only created.
     pub fn word(&self) -> &'static str {
         match self {
             State::Created => "created",
+            State::Exited(exit) if exit.never_ran() => "created",
             State::Exited(_) => "exited",
             State::Live(status) => match status.phase {
                 Phase::Starting | Phase::Initialized => "initialized",

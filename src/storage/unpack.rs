@@ -19,6 +19,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -88,6 +89,32 @@ pub struct Unpacked {
     pub replaced: bool,
 }
 
+/// The entry it happened at; the context of what went wrong there.
+#[derive(Debug)]
+pub struct At(pub Vec<u8>);
+
+impl fmt::Display for At {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "unpack {}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// Something of another kind is in an entry's place, and may not go.
+#[derive(Debug)]
+pub struct InTheWay {
+    /// A directory; else something that is none.
+    pub directory: bool,
+}
+
+impl fmt::Display for InTheWay {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.directory { "a directory" } else { "something that is no directory" };
+        write!(formatter, "{what} is in its place: file exists")
+    }
+}
+
+impl std::error::Error for InTheWay {}
+
 /// Takes note of each file's content.
 pub trait Record: Raw {
     /// The content of this file was written.
@@ -119,7 +146,7 @@ pub fn unpack<R: BufRead, S: Record>(
     let mut unpacker = Unpacker::new(root, options);
     while let Some(entry) = archive.next()? {
         let path = clean(&entry.path)?;
-        unpacker.put(&entry, &path, archive).with_context(|| format!("unpack {}", String::from_utf8_lossy(&path)))?;
+        unpacker.put(&entry, &path, archive).with_context(|| At(path.clone()))?;
     }
     unpacker.finish()
 }
@@ -287,7 +314,7 @@ impl<'a> Unpacker<'a> {
             Err(Errno::EEXIST) => {
                 let stat = nix::sys::stat::fstatat(&parent.fd, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
                 if kind_of(&stat) != SFlag::S_IFDIR {
-                    ensure!(self.options.replace, "a directory in the place of something else");
+                    ensure!(self.options.replace, InTheWay { directory: false });
                     hides = is_whiteout(&stat);
                     self.done.replaced |= !is_whiteout(&stat);
                     nix::unistd::unlinkat(&parent.fd, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
@@ -471,7 +498,7 @@ impl<'a> Unpacker<'a> {
         }
         let stat = nix::sys::stat::fstatat(&directory.fd, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let is_directory = kind_of(&stat) == SFlag::S_IFDIR;
-        ensure!(!is_directory || self.options.replace, "a directory is in its place");
+        ensure!(!is_directory || self.options.replace, InTheWay { directory: true });
         self.done.replaced |= !is_whiteout(&stat);
         remove::entry(directory.fd.as_fd(), name)?;
         if is_directory {

@@ -299,7 +299,8 @@ fn work_directory(request: &Request<'_>, rootfs: BorrowedFd<'_>, user: &user::Re
     if tree::open_in_root(rootfs, directory.as_bytes(), OFlag::O_PATH | OFlag::O_DIRECTORY).is_ok() {
         return Ok(());
     }
-    let covered = |target: &str| Path::new(directory).starts_with(target);
+    // Below it, too: a mount makes the directories that lead to it.
+    let covered = |target: &str| Path::new(directory).starts_with(target) || Path::new(target).starts_with(directory);
     if spec.mounts.iter().any(|mount| covered(&mount.target)) || ["/dev", "/proc", "/sys"].into_iter().any(covered) {
         return Ok(());
     }

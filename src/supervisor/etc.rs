@@ -10,6 +10,7 @@ use crate::bundle::mount::Prepared;
 use crate::bundle::user::{Resolved, accounts};
 use crate::failure::{Failure, Kind};
 use crate::model::container::NamespaceMode;
+use crate::model::mount::{Mount, MountSource};
 use crate::model::network::NetworkMode;
 use crate::network::attach::Attached;
 use crate::state::file::{self, Durability};
@@ -37,8 +38,13 @@ pub(super) fn files(request: &Request<'_>, inside: &Inside<'_>) -> Result<Vec<(P
     let mut list = Vec::new();
     let mut add = |target: &str, content: Option<Vec<u8>>| -> Result<()> {
         let Some(content) = content else { return Ok(()) };
-        let covers = |mount: &str| mount == target || (target.starts_with("/run/") && mount == "/run");
-        if spec.mounts.iter().any(|mount| covers(mount.target.trim_end_matches('/'))) {
+        // A tmpfs over /run is ours to write to, a directory of the user's is not.
+        let covers = |mount: &Mount| {
+            let over = mount.target.trim_end_matches('/');
+            let keeps = !matches!(mount.source, MountSource::Tmpfs { .. });
+            over == target || target.starts_with("/run/") && over == "/run" && keeps
+        };
+        if spec.mounts.iter().any(covers) {
             return Ok(());
         }
         let name = target.rsplit('/').next().unwrap_or(target).trim_start_matches('.');

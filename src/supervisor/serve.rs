@@ -98,6 +98,8 @@ pub struct House {
     pub killed: bool,
     /// When it has run for too long (`--timeout`).
     pub run_deadline: Option<Instant>,
+    /// It was killed for that.
+    pub timed_out: bool,
     /// When something was last done.
     pub last_event: Instant,
     /// Nothing was given back since then.
@@ -140,6 +142,7 @@ impl House {
             stop_deadline: None,
             killed: false,
             run_deadline: None,
+            timed_out: false,
             last_event: Instant::now(),
             restless: true,
         }
@@ -470,6 +473,7 @@ impl House {
         }
         if self.run_deadline.is_some_and(|deadline| now >= deadline) {
             self.run_deadline = None;
+            self.timed_out = true;
             self.kill(process);
         }
     }

@@ -197,6 +197,7 @@ fn one_life(
     house.stopped_by_user = false;
     house.killed = false;
     house.restart_wanted = false;
+    house.timed_out = false;
     house.health = None;
     house.stop_deadline = None;
     let mut held = Attachments::default();
@@ -228,6 +229,10 @@ fn one_life(
             let _ = house.keep(Some(&mut born), None);
             let kills = watch.map(|watch| watch.kills());
             exit.code = born.end();
+            if house.timed_out {
+                // As podman's: not to be taken for the code of a kill that came from elsewhere.
+                exit.code = -1;
+            }
             exit.started_ns = house.status.get().started_ns;
             exit.stopped_by_user = house.stopped_by_user;
             exit.oom_killed = exit.code == 137

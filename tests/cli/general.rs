@@ -14,6 +14,11 @@ both! {
         );
     }
 
+    fn a_wrong_option_before_the_verb_is_told_once(env: Env) {
+        let refusal = env.bare(["--storage-driver", "vfs", "version"]).run().fails(125);
+        assert!(refusal.starts_with("coracle: invalid value 'vfs'"), "{refusal}");
+    }
+
     fn no_verb_is_an_error(env: Env) {
         let _ = env.bare::<&str>([]).run().fails(125);
     }

@@ -75,6 +75,21 @@ both! {
         assert!(refusal.contains("can only create exec sessions on running containers"), "{refusal}");
     }
 
+    fn exec_has_what_the_container_has(env: Env) {
+        let image = env.busybox();
+        let words = ["-dt", "--group-add", "7,8", "--network", "none", image, "sleep", "1000"];
+        env.coracle(["run", "--name", "web"].iter().chain(&words)).ok();
+        assert_eq!(env.coracle(["exec", "web", "sh", "-c", "echo $TERM"]).ok(), "xterm");
+        assert_eq!(env.coracle(["exec", "-e", "TERM=vt100", "web", "sh", "-c", "echo $TERM"]).ok(), "vt100");
+        let groups = env.coracle(["exec", "web", "grep", "-h", "^Groups:", "/proc/1/status", "/proc/self/status"]).ok();
+        let lines: Vec<&str> = groups.lines().collect();
+        assert!(lines.len() == 2 && lines[0] == lines[1] && lines[0].contains("7 8"), "{groups}");
+        let of_user = env.coracle(["exec", "-u", "1000:1000", "web", "id", "-G"]).ok();
+        assert_eq!(of_user, "1000 7 8");
+        assert!(env.coracle(["exec", "-d", "web", "/no/such"]).fails(125).contains("/no/such"));
+        env.coracle(["rm", "-f", "-t", "0", "web"]).ok();
+    }
+
     fn what_was_said_stays_in_the_log(env: Env) {
         let image = env.busybox();
         let script = "for i in 1 2 3; do echo line $i; done; echo wrong >&2";
@@ -113,5 +128,33 @@ both! {
         assert_eq!(json.as_array().map(Vec::len), Some(2));
         let refusal = env.coracle(["ps", "-a", "--format", "{{.Foo}}"]).fails(125);
         assert!(refusal.contains("can't evaluate field Foo"), "{refusal}");
+    }
+
+    fn a_start_that_failed_leaves_it_created(env: Env) {
+        let image = env.busybox();
+        let _ = env.coracle(["run", "--name", "web", "--network", "none", image, "/no/such"]).fails(127);
+        assert_eq!(env.coracle(["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", "web"]).ok(), "created 127");
+        assert_eq!(env.coracle(["ps", "-a", "--format", "{{.State}} {{.Status}} {{.Exited}}"]).ok(), "created Created false");
+        assert_eq!(env.coracle(["ps", "-aq", "--filter", "status=exited"]).ok(), "");
+        let _ = env.coracle(["start", "-a", "web"]).fails(127);
+        assert!(env.coracle(["start", "web"]).fails(125).contains("/no/such"));
+        env.coracle(["rm", "web"]).ok();
+    }
+
+    fn chosen_by_filter_among_names(env: Env) {
+        let image = env.busybox();
+        env.coracle(["create", "--name", "one", "--restart", "on-failure", "--network", "none", image, "true"]).ok();
+        env.coracle(["create", "--name", "two", "--network", "none", image, "true"]).ok();
+        assert_eq!(env.coracle(["start", "--filter", "restart-policy=on-failure", "one", "two"]).ok(), "one");
+        assert_eq!(env.coracle(["start", "--filter", "restart-policy=no", "--all"]).ok().len(), 64);
+        let refusal = env.coracle(["start", "--filter", "restart-policy=fake", "one"]).fails(125);
+        assert_eq!(refusal, "coracle: fake invalid restart policy\n");
+    }
+
+    fn time_is_up(env: Env) {
+        let image = env.busybox();
+        let run = env.coracle(["run", "--name", "web", "--timeout", "1", "--network", "none", image, "sleep", "1000"]);
+        assert_eq!((run.code(), run.stderr()), (255, String::new()));
+        assert_eq!(env.coracle(["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", "web"]).ok(), "exited -1");
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: one file per verb, each output compared whole.
 
 mod archive;
+mod cp;
 mod crash;
 mod general;
 mod hostile;

@@ -67,6 +67,55 @@ both! {
         assert_eq!(run_with(&env, &["--entrypoint", "[\"echo\",\"x\"]"], &["y"]).ok(), "x y");
     }
 
+    fn who_attaches_to_the_input_only_is_told_the_id(env: Env) {
+        let image = env.busybox();
+        let words = ["run", "--name", "web", "--attach", "stdin", "--network", "none", image, "echo", "unseen"];
+        let id = env.coracle(words).ok();
+        assert_eq!(env.coracle(["inspect", "--format", "{{.Id}}", "web"]).ok(), id);
+    }
+
+    fn a_directory_that_leads_to_a_mount_is_made(env: Env) {
+        let shared = env.directory("shared");
+        std::fs::write(shared.join("foo"), "content").expect("a file");
+        let mount = format!("{}:/not/there/yet", shared.display());
+        assert_eq!(run_with(&env, &["-v", &mount, "-w", "/not/there"], &["cat", "yet/foo"]).ok(), "content");
+        let refusal = run_with(&env, &["-w", "/not/there"], &["true"]).fails(126);
+        assert!(refusal.contains("workdir \"/not/there\" does not exist on container"), "{refusal}");
+    }
+
+    fn the_mark_of_a_container_is_there_in_a_tmpfs_too(env: Env) {
+        let words = ["stat", "-c", "%s", "/run/.containerenv"];
+        assert_eq!(run_with(&env, &["--tmpfs", "/run"], &words).ok(), "0");
+        let mount = format!("{}:/run", env.directory("run-of-mine").display());
+        let refusal = run_with(&env, &["-v", &mount], &words);
+        assert_eq!(refusal.code(), 1);
+        assert!(!env.path("run-of-mine/.containerenv").exists());
+    }
+
+    fn a_terminal_for_what_is_none_is_told(env: Env) {
+        let image = env.busybox();
+        let output = env.command(["run", "--rm", "-it", "--network", "none", image, "echo", "hello"]).stdin("").run();
+        assert_eq!((output.code(), output.stdout()), (0, "hello\r\n".to_owned()));
+        assert!(output.stderr().contains("level=warning msg=\"The input device is not a TTY."), "{}", output.stderr());
+        let output = env.command(["run", "--rm", "-t", "--network", "none", image, "echo", "hello"]).stdin("").run();
+        assert_eq!(output.ok(), "hello\r");
+    }
+
+    fn a_private_ipc_namespace_is_joined_by_nobody(env: Env) {
+        let image = env.busybox();
+        let donor = |name: &str, mode: &str| {
+            env.coracle(["create", "--name", name, "--ipc", mode, "--network", "none", image, "sleep", "1000"]).ok();
+            env.coracle(["start", name]).ok();
+            env.coracle(["inspect", "--format", "{{.HostConfig.IpcMode}}", name]).ok()
+        };
+        assert_eq!(donor("own", "private"), "private");
+        assert_eq!(donor("shared", "shareable"), "shareable");
+        let refusal = run_with(&env, &["--ipc", "container:own"], &["true"]).fails(125);
+        assert!(refusal.contains("is not allowed: non-shareable IPC"), "{refusal}");
+        run_with(&env, &["--ipc", "container:shared"], &["true"]).ok();
+        env.coracle(["rm", "-f", "-t", "0", "own", "shared"]).ok();
+    }
+
     fn users(env: Env) {
         let id = ["sh", "-c", "id -u; id -g; id -G; echo $HOME"];
         assert_eq!(run(&env, &id).ok(), "0\n0\n0\n/root");

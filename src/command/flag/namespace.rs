@@ -28,6 +28,7 @@ impl Namespace {
         match self.ipc.as_deref() {
             None | Some("" | "shareable") => {}
             Some("none") => spec.namespaces.ipc_no_shm = true,
+            Some("private") => spec.namespaces.ipc_unshared = true,
             Some(text) => spec.namespaces.ipc = mode(text)?,
         }
         spec.namespaces.uts = mode(self.uts.as_deref().unwrap_or(""))?;

@@ -2,7 +2,7 @@
 
 use crate::engine::list::Listed;
 use crate::model::container::ContainerSpec;
-use crate::model::health::OnFailure;
+use crate::model::health::Healthcheck;
 use crate::model::mount::MountSource;
 use crate::model::signal;
 use crate::model::user::{NameOrId, UserRef};
@@ -33,7 +33,7 @@ pub fn document(container: &Listed) -> Value {
         "Labels": if spec.labels.is_empty() { Value::Null } else { json!(spec.labels) },
         "Annotations": if spec.annotations.is_empty() { Value::Null } else { json!(spec.annotations) },
         "StopSignal": signal::name(spec.lifecycle.stop_signal.unwrap_or(15)),
-        "HealthcheckOnFailureAction": on_failure(spec.health_policy.on_failure),
+        "HealthcheckOnFailureAction": spec.health_policy.on_failure.as_str(),
         "CreateCommand": spec.create_command,
         "Umask": format!("{:04o}", process.umask.unwrap_or(0o022)),
         "Timeout": spec.lifecycle.run_timeout_s.unwrap_or(0),
@@ -50,6 +50,7 @@ pub fn document(container: &Listed) -> Value {
 /// What is told only where it was asked for.
 fn sometimes(spec: &ContainerSpec) -> Map<String, Value> {
     let policy = &spec.health_policy;
+    let checked = spec.health.as_ref().is_some_and(Healthcheck::runs);
     let ports: Map<String, Value> = spec
         .network
         .expose
@@ -63,10 +64,10 @@ fn sometimes(spec: &ContainerSpec) -> Map<String, Value> {
         ("StartupHealthCheck", policy.startup.as_ref().map(startup)),
         (
             "HealthLogDestination",
-            spec.health.as_ref().map(|_| json!(policy.log_destination.as_deref().unwrap_or("local"))),
+            checked.then(|| json!(policy.log_destination.as_deref().unwrap_or("local"))),
         ),
-        ("HealthcheckMaxLogCount", spec.health.as_ref().map(|_| json!(policy.max_log_count.unwrap_or(5)))),
-        ("HealthcheckMaxLogSize", spec.health.as_ref().map(|_| json!(policy.max_log_size.unwrap_or(500)))),
+        ("HealthcheckMaxLogCount", checked.then(|| json!(policy.max_log_count.unwrap_or(5)))),
+        ("HealthcheckMaxLogSize", checked.then(|| json!(policy.max_log_size.unwrap_or(500)))),
         ("Timezone", spec.process.timezone.as_ref().map(|zone| json!(zone))),
         ("SystemdMode", crate::bundle::wants_systemd(spec).then(|| json!(true))),
         ("ExposedPorts", (!ports.is_empty()).then_some(Value::Object(ports))),
@@ -80,15 +81,6 @@ fn startup(startup: &crate::model::health::StartupCheck) -> Value {
         document["Successes"] = json!(startup.successes);
     }
     document
-}
-
-fn on_failure(action: OnFailure) -> &'static str {
-    match action {
-        OnFailure::None => "none",
-        OnFailure::Kill => "kill",
-        OnFailure::Restart => "restart",
-        OnFailure::Stop => "stop",
-    }
 }
 
 /// As it was typed.

@@ -3,7 +3,7 @@
 use super::{option_words, ports};
 use crate::engine::Engine;
 use crate::engine::list::{Listed, restart_word};
-use crate::model::container::{ContainerSpec, LogDriver, NamespaceMode, Restart};
+use crate::model::container::{ContainerSpec, LogDriver, NamespaceMode, Namespaces, Restart};
 use crate::model::mount::{MountOptions, MountSource, Relabel};
 use crate::model::network::NetworkMode;
 use crate::model::resource::{CgroupsMode, DeviceValue, Resources};
@@ -41,7 +41,7 @@ pub fn document(engine: &Engine, container: &Listed) -> Value {
         "ExtraHosts": network.add_hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect::<Vec<_>>(),
         "HostsFile": network.hosts_file.as_deref().unwrap_or(""),
         "GroupAdd": spec.process.groups,
-        "IpcMode": if spec.namespaces.ipc_no_shm { "none".to_owned() } else { ipc(&spec.namespaces.ipc) },
+        "IpcMode": if spec.namespaces.ipc_no_shm { "none".to_owned() } else { ipc(&spec.namespaces) },
         "Cgroup": "",
         "Cgroups": cgroups(spec.cgroups),
         "Links": null,
@@ -231,10 +231,10 @@ fn namespace(mode: &NamespaceMode) -> String {
     }
 }
 
-/// A private ipc namespace can be joined by others.
-fn ipc(mode: &NamespaceMode) -> String {
-    match mode {
-        NamespaceMode::Private => "shareable".to_owned(),
+/// One that was not asked to be private can be joined by others.
+fn ipc(namespaces: &Namespaces) -> String {
+    match &namespaces.ipc {
+        NamespaceMode::Private if !namespaces.ipc_unshared => "shareable".to_owned(),
         mode => namespace(mode),
     }
 }

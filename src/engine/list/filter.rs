@@ -202,7 +202,7 @@ impl Filter {
                 container.word() == state
             }),
             Filter::Exited(codes) => {
-                matches!(&container.state, State::Exited(exit) if codes.contains(&exit.code))
+                matches!(&container.state, State::Exited(exit) if !exit.never_ran() && codes.contains(&exit.code))
             }
             Filter::Ancestor(images) => images.iter().any(|(text, pattern)| is_ancestor(container, text, pattern)),
             Filter::Before(moment) => record.created_ns < *moment,

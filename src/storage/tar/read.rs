@@ -42,6 +42,14 @@ pub struct Reader<R, S> {
     content_is_raw: bool,
 }
 
+/// Whether a stream that begins so (with its first [`BLOCK`] bytes, or all it has) is a tar. An empty one is, too.
+pub fn is_archive(start: &[u8]) -> bool {
+    match start.first_chunk::<BLOCK>() {
+        Some(block) => block.iter().all(|byte| *byte == 0) || check_sum(block).is_ok(),
+        None => start.is_empty(),
+    }
+}
+
 impl<R: BufRead, S: Raw> Reader<R, S> {
     /// Read from this source.
     pub fn new(source: R, sink: S) -> Reader<R, S> {
