@@ -84,7 +84,12 @@ fn document(event: &Event) -> Value {
         "TimeNano": event.time_ns,
         "timeNano": event.time_ns,
         "Type": event.kind,
-        "HealthStatus": "",
+        "HealthStatus": event.health,
+        "health_status": event.health,
+        "HealthFailingStreak": event.health_failing.unwrap_or(0),
+        "health_failing_streak": event.health_failing,
+        "HealthLog": event.health_log,
+        "health_log": event.health_log,
         "PodID": "",
     })
 }
@@ -93,7 +98,7 @@ fn document(event: &Event) -> Value {
 fn without_empty(document: Value) -> Value {
     let Value::Object(fields) = document else { return document };
     let always = ["Status", "Type", "Attributes", "time", "timeNano"];
-    let never = ["Time", "TimeNano", "Network"];
+    let never = ["Time", "TimeNano", "Network", "HealthStatus", "HealthFailingStreak", "HealthLog"];
     let kept = fields.into_iter().filter(|(name, value)| {
         !never.contains(&name.as_str())
             && (always.contains(&name.as_str()) || !(value.is_null() || value.as_str() == Some("")))
@@ -109,6 +114,12 @@ fn sentence(event: &Event, whole_ids: bool) -> String {
     match event.kind.as_str() {
         "container" | "pod" => {
             let mut text = format!("{head} {id} (image={}, name={}", event.image, event.name);
+            if !event.health.is_empty() {
+                text.push_str(&format!(", health_status={}", event.health));
+                if let Some(failing) = event.health_failing {
+                    text.push_str(&format!(", health_failing_streak={failing}, health_log={}", event.health_log));
+                }
+            }
             for (key, value) in &event.attributes {
                 text.push_str(&format!(", {key}={value}"));
             }

@@ -5,10 +5,11 @@ use super::flag::container::{Container, is_passthrough};
 use super::{create, present};
 use crate::engine::attach::{self, Seat};
 use crate::engine::create::Wish;
-use crate::engine::{Engine, image, remove, start};
+use crate::engine::image::discard;
+use crate::engine::{Engine, remove, start};
 use crate::failure;
 use crate::state::container::ContainerRecord;
-use crate::supervisor::client::{self, Keys};
+use crate::supervisor::client::{self, Ending, Keys};
 use anyhow::{Result, bail, ensure};
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -71,29 +72,25 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         // Who sees nothing of it must be told which one it is.
         present::line(&record.id)?;
     }
-    let code = attach::exit_code(attach::sit(started, seat, &signals)?)?;
-    if record.spec.lifecycle.remove_image {
-        remove_image(engine, &record);
+    let ending = attach::sit(started, seat, &signals)?;
+    if record.spec.lifecycle.remove_image && matches!(ending, Ending::Exited { .. }) {
+        // Its supervisor has tried, and has nobody to tell why it stays.
+        if let Some(image) = &record.image
+            && let Err(error) = discard::discard(&engine.layout, &image.name)
+        {
+            present::warn(&failure::message_of(&error));
+        }
     }
+    let code = attach::exit_code(ending)?;
     Ok(ExitCode::from(code as u8))
-}
-
-/// `--rmi`: the image goes with its last container; one that others use stays, and that is said.
-fn remove_image(engine: &Engine, record: &ContainerRecord) {
-    if let Some(image) = &record.image
-        && let Err(error) = image::remove(engine, &image.name, image::Removal::default())
-    {
-        eprintln!("coracle: {}", failure::message_of(&error));
-    }
 }
 
 /// The wish, with what `create` has not.
 fn into_wish(args: Args, engine: &Engine) -> Result<Wish> {
-    let Args { detach, attach, preserve_fds, preserve_fd, passwd, rmi, mut container, .. } = args;
+    let Args { attach, preserve_fds, preserve_fd, passwd, rmi, mut container, .. } = args;
     super::flag::refuse("--preserve-fd", !preserve_fd.is_empty())?;
     if rmi {
         container.lifecycle.rm = true;
-        super::flag::refuse("--rmi with --detach", detach)?;
     }
     let fds = preserve_fds.unwrap_or(0);
     for fd in 3..3 + fds {

@@ -1,5 +1,6 @@
 //! `diff`: what a container has changed, or what an image's topmost layer has.
 
+use crate::engine::rootfs::Root;
 use crate::engine::{Engine, rootfs};
 use crate::failure::{Failure, Kind};
 use crate::image::store;
@@ -7,7 +8,7 @@ use crate::state::container::{self, ContainerRecord};
 use crate::storage::diff::{self, Change};
 use crate::storage::{flat, layer, overlay, tree};
 use anyhow::{Context, Result};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// Places the engine itself makes or fills.
 const OURS: &[&str] = &[
@@ -55,7 +56,7 @@ pub fn between(engine: &Engine, name: &str, base: &str) -> Result<Vec<Line>> {
 }
 
 /// The whole tree of a container or image, and whether it is a container's.
-fn root_of(engine: &Engine, name: &str) -> Result<(OwnedFd, bool)> {
+fn root_of(engine: &Engine, name: &str) -> Result<(Root, bool)> {
     if let Some(id) = container::find(&engine.layout, name)? {
         return Ok((rootfs::open_alone(engine, &ContainerRecord::load(&engine.layout, &id)?)?, true));
     }

@@ -9,8 +9,19 @@ use crate::supervisor::client;
 use crate::supervisor::message::{Reply, Request};
 use anyhow::{Result, bail};
 
-/// Whether the check succeeds.
-pub fn check(engine: &Engine, id: &Id) -> Result<bool> {
+/// What a check came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It succeeded.
+    Good,
+    /// It failed.
+    Bad,
+    /// The container ended first.
+    Stopped,
+}
+
+/// Run the check.
+pub fn check(engine: &Engine, id: &Id) -> Result<Outcome> {
     let record = ContainerRecord::load(&engine.layout, id)?;
     if !record.spec.health.as_ref().is_some_and(Healthcheck::runs) {
         return Err(Failure::new(Kind::Engine, format!("container {id} has no defined healthcheck")).into());
@@ -19,7 +30,9 @@ pub fn check(engine: &Engine, id: &Id) -> Result<bool> {
         return Err(Failure::new(Kind::Engine, format!("container {id} is not running")).into());
     };
     match connection.ask(&Request::CheckHealth, &[])? {
-        (Reply::Checked { good }, _) => Ok(good),
-        _ => bail!("the container ended before its health check did"),
+        (Reply::Checked { good: true }, _) => Ok(Outcome::Good),
+        (Reply::Checked { good: false }, _) => Ok(Outcome::Bad),
+        (Reply::Exited { .. }, _) => Ok(Outcome::Stopped),
+        _ => bail!("check the container's health: an unknown answer"),
     }
 }

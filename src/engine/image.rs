@@ -3,11 +3,11 @@
 use crate::engine::{Engine, moment, remove as container_remove};
 use crate::failure::{Failure, Kind};
 use crate::image::config::{ConfigDocument, rfc3339};
+pub use crate::image::discard::{self, used_by};
 use crate::image::reference::Reference;
 use crate::image::store::{self, Image, ImageRecord};
 use crate::model::digest::Digest;
 use crate::model::id::Id;
-use crate::state::container::{self, ContainerRecord};
 use crate::state::event::now_ns;
 use crate::state::layout::Layout;
 use anyhow::{Result, bail};
@@ -230,20 +230,6 @@ fn parents(layout: &Layout, images: &[Listed]) -> Result<BTreeSet<Digest>> {
     Ok(parents)
 }
 
-/// Ids of containers by the id of the image they were made of.
-pub fn used_by(layout: &Layout) -> Result<BTreeMap<String, Vec<String>>> {
-    let mut used: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for id in container::list(layout)? {
-        // One that cannot be read is no reason not to list images; removing checks again.
-        if let Ok(record) = ContainerRecord::load(layout, &id)
-            && let Some(image) = record.image
-        {
-            used.entry(image.id).or_default().push(id.to_string());
-        }
-    }
-    Ok(used)
-}
-
 /// What `rmi` did, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
@@ -308,18 +294,7 @@ fn remove_record(engine: &Engine, record: &ImageRecord, removal: Removal, remove
             container_remove::remove(engine, &Id::parse(&id)?, wish)?;
         }
     }
-    let store = store::exclusive(layout)?;
-    // Under the lock that `create` shares: nobody can begin to use it now.
-    if let Some(users) = used_by(layout)?.get(record.id.hex()) {
-        return Err(Failure::new(
-            Kind::InUse,
-            format!("image used by {}: image is in use by a container: consider listing external containers and force-removing image", users[0]),
-        )
-        .into());
-    }
-    let names = store::names_of(layout, &record.id)?;
-    removed.untagged.extend(names.iter().map(Reference::to_string));
-    store::remove(layout, record, store)?;
+    removed.untagged.extend(discard::remove_unused(layout, record)?.iter().map(Reference::to_string));
     removed.deleted.push(record.id.hex().to_owned());
     for parent in parents {
         // It may be used or built on by something else; then it stays.

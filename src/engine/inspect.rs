@@ -119,16 +119,18 @@ fn state(container: &Listed) -> Value {
 }
 
 fn health(container: &Listed) -> Value {
-    let State::Live(status) = &container.state else {
-        return json!({ "Status": container.health(), "FailingStreak": 0, "Log": null });
+    let (status, failing, log) = match &container.state {
+        State::Live(status) => (&status.health, status.health_failing, &status.health_log),
+        State::Exited(exit) => (&exit.health, exit.health_failing, &exit.health_log),
+        State::Created => return json!({ "Status": "starting", "FailingStreak": 0, "Log": null }),
     };
-    let log = status.health_log.iter().map(|result| {
+    let log = log.iter().map(|result| {
         json!({
             "Start": moment::rfc3339(result.start_ns), "End": moment::rfc3339(result.end_ns),
             "ExitCode": result.exit_code, "Output": result.output,
         })
     });
-    json!({ "Status": status.health, "FailingStreak": status.health_failing, "Log": log.collect::<Vec<_>>() })
+    json!({ "Status": status, "FailingStreak": failing, "Log": log.collect::<Vec<_>>() })
 }
 
 /// The cgroup as /proc/PID/cgroup names it.

@@ -111,7 +111,7 @@ fn give_birth(engine: &Engine, record: &ContainerRecord) -> Result<Connection> {
     let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
     command.arg0(format!("coracle: {} [supervise]", record.name));
     command.arg("--root").arg(engine.layout.data()).arg("--runroot").arg(engine.layout.run());
-    if let Some(manager) = &engine.cgroup_manager {
+    if let Some(manager) = record.spec.cgroup_manager.as_ref().or(engine.cgroup_manager.as_ref()) {
         command.arg("--cgroup-manager").arg(manager);
     }
     command.arg("supervise").arg(record.id.as_str());

@@ -11,6 +11,7 @@ pub mod conf;
 pub mod config;
 pub mod copy;
 pub mod der;
+pub mod discard;
 pub mod download;
 pub mod http;
 pub mod list;

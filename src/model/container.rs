@@ -49,6 +49,8 @@ pub struct ContainerSpec {
     pub cgroup_parent: Option<String>,
     /// `--oom-score-adj`.
     pub oom_score_adj: Option<i32>,
+    /// `--cgroup-manager` of the command that created it; each start keeps to it.
+    pub cgroup_manager: Option<String>,
     /// `--ulimit`.
     pub ulimits: Vec<Ulimit>,
     /// `--ulimit host`: those of the caller.

@@ -141,6 +141,12 @@ pub struct Exit {
     pub stopped_by_user: bool,
     /// Restarts until then.
     pub restarts: u32,
+    /// Health at the end; `stopped`: a check was cut short by it. Empty without a check.
+    pub health: String,
+    /// Failed checks in a row.
+    pub health_failing: u32,
+    /// The last checks.
+    pub health_log: Vec<HealthResult>,
     /// Where its log is.
     pub log_path: Option<String>,
 }

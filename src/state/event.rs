@@ -30,6 +30,15 @@ pub struct Event {
     /// Exit code, for `died` and `exec_died`.
     #[serde(rename = "ContainerExitCode", skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// Health, for `health_status`.
+    #[serde(rename = "health_status", skip_serializing_if = "String::is_empty")]
+    pub health: String,
+    /// Failed checks in a row, for `health_status`.
+    #[serde(rename = "health_failing_streak", skip_serializing_if = "Option::is_none")]
+    pub health_failing: Option<u32>,
+    /// What the check said, where it is to be kept here (`--health-log-destination events_logger`).
+    #[serde(rename = "health_log", skip_serializing_if = "String::is_empty")]
+    pub health_log: String,
     /// The network, for network events.
     #[serde(rename = "Network", skip_serializing_if = "String::is_empty")]
     pub network: String,

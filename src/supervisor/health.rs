@@ -2,18 +2,21 @@
 //!
 //! Nothing is watched from outside: no timer units, no second process that lives longer than a check.
 
+use super::log::Clock;
 use crate::model::container::ContainerSpec;
 use crate::model::health::{Healthcheck, OnFailure};
 use crate::model::id::Id;
-use crate::state::container::HealthResult;
-use crate::state::event::now_ns;
+use crate::state::container::{ContainerRecord, HealthResult};
+use crate::state::event::{self, now_ns};
+use crate::state::file::{self, Durability};
 use crate::state::layout::Layout;
 use crate::sys::{pipe, process};
 use anyhow::{Context, Result};
+use serde_json::json;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,6 +38,11 @@ pub struct Health {
     log_size: usize,
     /// `coracle --root … exec ID`.
     words: Vec<PathBuf>,
+    /// Between two checks of the start period.
+    start_interval: Option<Duration>,
+    keep: Keep,
+    layout: Layout,
+    id: Id,
     born: Instant,
     next: Option<Instant>,
     running: Option<Check>,
@@ -72,6 +80,16 @@ struct Check {
     begun_ns: i64,
     deadline: Instant,
     timed_out: bool,
+}
+
+/// Where results go, besides the status.
+#[derive(Debug)]
+enum Keep {
+    Nowhere,
+    /// Into the events.
+    Events,
+    /// Into this file.
+    File(PathBuf),
 }
 
 /// What a finished check means.
@@ -116,6 +134,14 @@ impl Health {
             log_count: bound(policy.max_log_count, LOG_COUNT),
             log_size: bound(policy.max_log_size, LOG_SIZE),
             words: words.into(),
+            start_interval: (check.start_interval > 0).then(|| Duration::from_nanos(check.start_interval)),
+            keep: match policy.log_destination.as_deref() {
+                None => Keep::Nowhere,
+                Some("events_logger") => Keep::Events,
+                Some(directory) => Keep::File(Path::new(directory).join(format!("{id}-healthcheck.log"))),
+            },
+            layout: layout.clone(),
+            id: id.clone(),
             born: now,
             next: None,
             running: None,
@@ -211,9 +237,13 @@ impl Health {
         }
     }
 
-    /// A child of ours has ended: if it was the check, judge.
-    pub fn ended(&mut self, pid: i32, code: i32) -> Option<Verdict> {
+    /// A child of ours has ended: if it was the check, judge. Not when the container is `over`: then it says nothing.
+    pub fn ended(&mut self, pid: i32, code: i32, over: bool) -> Option<Verdict> {
         if self.running.as_ref().is_none_or(|check| check.pid != pid) {
+            return None;
+        }
+        if over {
+            self.cut_short();
             return None;
         }
         self.read_output();
@@ -226,9 +256,50 @@ impl Health {
         let drop = (self.log.len() + 1).saturating_sub(self.log_count);
         self.log.drain(..drop.min(self.log.len()));
         self.log.push(HealthResult { start_ns: check.begun_ns, end_ns: now_ns(), exit_code: code, output });
-        let action = self.judge(code == 0, self.born.elapsed());
-        self.next = self.rule().interval.map(|interval| Instant::now() + interval);
+        let age = self.born.elapsed();
+        let action = self.judge(code == 0, age);
+        let pause = match self.start_interval {
+            Some(pause) if self.status == "starting" && age < self.start_period => Some(pause),
+            _ => self.rule().interval,
+        };
+        self.next = pause.map(|pause| Instant::now() + pause);
+        self.tell();
         Some(Verdict { good: code == 0, action })
+    }
+
+    /// The container has ended: a check that still runs has no result.
+    pub fn cut_short(&mut self) {
+        if self.running.take().is_some() {
+            self.status = "stopped";
+            self.failing = 0;
+            self.next = None;
+        }
+    }
+
+    /// The last result to whoever wants to know. What cannot be written is lost; the status has it.
+    fn tell(&self) {
+        let (Some(last), Ok(record)) = (self.log.last(), ContainerRecord::load(&self.layout, &self.id)) else { return };
+        let mut event = record.event("health_status");
+        self.status.clone_into(&mut event.health);
+        event.health_failing = Some(self.failing);
+        match &self.keep {
+            Keep::Nowhere => {}
+            Keep::Events => event.health_log.clone_from(&last.output),
+            Keep::File(path) => {
+                let mut clock = Clock::default();
+                let mut time = |time_ns| clock.text(time_ns, "Z");
+                let results = self.log.iter().map(|result| {
+                    json!({
+                        "Start": time(result.start_ns), "End": time(result.end_ns),
+                        "ExitCode": result.exit_code, "Output": result.output,
+                    })
+                });
+                let results: Vec<_> = results.collect();
+                let document = json!({ "Status": self.status, "FailingStreak": self.failing, "Log": results });
+                let _ = file::replace(path, format!("{document}\n").as_bytes(), Durability::Volatile);
+            }
+        }
+        event::record(&self.layout, event);
     }
 
     fn judge(&mut self, good: bool, age: Duration) -> OnFailure {

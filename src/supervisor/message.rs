@@ -11,7 +11,7 @@
 //!  | Connect | Disconnect               ──────────▶
 //!                                       ◀──────────   Done                               or Failed
 //!  CheckHealth                          ──────────▶   … the check runs …
-//!                                       ◀──────────   Checked{good}                      or Failed
+//!                                       ◀──────────   Checked{good}, Exited{code}        or Failed
 //!  Stop | Wait                          ──────────▶   … the container ends, everything is released …
 //!                                       ◀──────────   Exited{code}, also to all who attached
 //! ```

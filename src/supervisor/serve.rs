@@ -250,8 +250,11 @@ impl House {
             match news.ssi_signo as i32 {
                 libc::SIGTERM | libc::SIGINT => self.stop(self.stop_default, process.as_deref()),
                 libc::SIGCHLD => {
-                    for (pid, code) in end::reap_strangers(process.as_deref().map(Process::pid)) {
-                        let verdict = self.health.as_mut().and_then(|health| health.ended(pid, code));
+                    let strangers = end::reap_strangers(process.as_deref().map(Process::pid));
+                    // What ends with the container has not failed.
+                    let over = self.status.get().stopping || process.as_deref().is_none_or(end::has_ended);
+                    for (pid, code) in strangers {
+                        let verdict = self.health.as_mut().and_then(|health| health.ended(pid, code, over));
                         if let Some(verdict) = verdict {
                             self.heed(verdict, process.as_deref());
                         }

@@ -15,6 +15,7 @@ use super::status::StatusFile;
 use crate::failure::{self, Failure, Kind};
 use crate::host::notify;
 use crate::host::userns::{self, Privilege};
+use crate::image::discard;
 use crate::model::container::NamespaceMode;
 use crate::model::id::Id;
 use crate::network::attach::Attached;
@@ -179,6 +180,10 @@ fn finish(place: Place<'_>, record: &ContainerRecord, alive: Alive, house: &mut 
             });
         }
     }
+    if let Some(image) = record.image.as_ref().filter(|_| record.spec.lifecycle.remove_image) {
+        // One that others use stays.
+        let _ = discard::discard(place.layout, &image.name);
+    }
     alive.release(place.layout, &record.id);
     house.tell_exit(exit.code);
     house.linger();
@@ -235,6 +240,11 @@ fn one_life(
             }
             exit.started_ns = house.status.get().started_ns;
             exit.stopped_by_user = house.stopped_by_user;
+            if let Some(mut health) = house.health.take() {
+                health.cut_short();
+                health.status.clone_into(&mut exit.health);
+                (exit.health_failing, exit.health_log) = (health.failing, health.log);
+            }
             exit.oom_killed = exit.code == 137
                 && kills.map_or_else(|| house.cgroup.as_ref().is_some_and(was_out_of_memory), |kills| kills > 0);
             let shares_pids = record.spec.namespaces.pid != NamespaceMode::Private;

@@ -33,7 +33,7 @@ both! {
         env.coracle(["cp", source.to_str().unwrap(), "c:/tmp/links/nowhere"]).ok();
         assert_eq!(read(&env, "c:/tmp/later"), "new");
         let refusal = env.coracle(["cp", source.to_str().unwrap(), "c:/tmp/none/"]).fails(125);
-        assert_eq!(refusal, "coracle: \"/tmp/none/\" could not be found on container c: no such file or directory\n");
+        assert_eq!(refusal, "coracle: \"/tmp/none/\" could not be found on container c: no such file or directory");
     }
 
     fn another_kind_of_thing_stays_in_its_place(env: Env) {
@@ -50,7 +50,7 @@ both! {
         }
         assert_eq!(read(&env, "c:/tmp/d/in"), "in\n");
         let refusal = env.coracle(["cp", &path("f"), "c:/tmp/f"]).fails(125);
-        assert_eq!(refusal, "coracle: destination must be a directory when copying a directory\n");
+        assert_eq!(refusal, "coracle: destination must be a directory when copying a directory");
         let refusal = env.coracle(["cp", "c:/tmp/d", base.to_str().unwrap()]).fails(125);
         assert!(refusal.contains("error creating \"/d\": "), "{refusal}");
         env.coracle(["cp", "--overwrite", &path("d"), "c:/tmp"]).ok();
@@ -71,12 +71,12 @@ both! {
         copied.ok();
         assert_eq!(read(&env, "c:/tmp/d/stdin"), "through stdin");
         let refusal = env.coracle(["cp", "c:/tmp/f", "/dev/stdout"]).fails(125);
-        assert_eq!(refusal, "coracle: invalid destination: \"/dev/stdout\" must be a directory or a regular file\n");
+        assert_eq!(refusal, "coracle: invalid destination: \"/dev/stdout\" must be a directory or a regular file");
         for text in ["no archive", &"long ".repeat(300)] {
             let refusal = env.command(["cp", "-", "c:/tmp"]).stdin(text).run().fails(125);
-            assert_eq!(refusal, "coracle: source must be a (compressed) tar archive when copying from stdin\n");
+            assert_eq!(refusal, "coracle: source must be a (compressed) tar archive when copying from stdin");
         }
         let refusal = env.command(["cp", "-", "c:/tmp/f"]).stdin("").run().fails(125);
-        assert_eq!(refusal, "coracle: destination must be a directory when copying from stdin\n");
+        assert_eq!(refusal, "coracle: destination must be a directory when copying from stdin");
     }
 }

@@ -148,7 +148,7 @@ both! {
         assert_eq!(env.coracle(["start", "--filter", "restart-policy=on-failure", "one", "two"]).ok(), "one");
         assert_eq!(env.coracle(["start", "--filter", "restart-policy=no", "--all"]).ok().len(), 64);
         let refusal = env.coracle(["start", "--filter", "restart-policy=fake", "one"]).fails(125);
-        assert_eq!(refusal, "coracle: fake invalid restart policy\n");
+        assert_eq!(refusal, "coracle: fake invalid restart policy");
     }
 
     fn time_is_up(env: Env) {

@@ -4,6 +4,7 @@ mod archive;
 mod cp;
 mod crash;
 mod general;
+mod health;
 mod hostile;
 mod image;
 mod life;

@@ -116,6 +116,18 @@ both! {
         env.coracle(["rm", "-f", "-t", "0", "own", "shared"]).ok();
     }
 
+    fn the_image_goes_with_its_last_container(env: Env) {
+        let image = env.busybox();
+        let id = env.coracle(["image", "inspect", "--format", "{{.Id}}", image]).ok();
+        env.coracle(["create", "--name", "other", "--network", "none", image]).ok();
+        let output = env.coracle(["run", "--rmi", "--network", "none", image, "true"]);
+        assert_eq!((output.code(), output.stdout()), (0, String::new()));
+        assert!(output.stderr().contains("level=warning") && output.stderr().contains("image is in use by a container"));
+        env.coracle(["rm", "other"]).ok();
+        env.coracle(["run", "-d", "--rmi", "--network", "none", image, "true"]).ok();
+        until("the image to go", || (env.coracle(["image", "exists", &id]).code() == 1).then_some(()));
+    }
+
     fn users(env: Env) {
         let id = ["sh", "-c", "id -u; id -g; id -G; echo $HOME"];
         assert_eq!(run(&env, &id).ok(), "0\n0\n0\n/root");

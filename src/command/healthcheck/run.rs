@@ -2,7 +2,8 @@
 
 use crate::command::present;
 use crate::engine::Engine;
-use crate::engine::{create, health};
+use crate::engine::create;
+use crate::engine::health::{self, Outcome};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -22,9 +23,10 @@ pub struct Args {
 /// Run it.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let id = create::find(engine, &args.container)?;
-    if health::check(engine, &id)? {
-        return Ok(ExitCode::SUCCESS);
+    match health::check(engine, &id)? {
+        Outcome::Good => return Ok(ExitCode::SUCCESS),
+        Outcome::Bad => present::line("unhealthy")?,
+        Outcome::Stopped => present::line("stopped")?,
     }
-    present::line("unhealthy")?;
     Ok(if args.ignore_result { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -18,10 +18,11 @@ pub fn document(engine: &Engine, container: &Listed) -> Value {
     let spec = &container.record.spec;
     let network = &spec.network;
     let lifecycle = &spec.lifecycle;
+    let manager = spec.cgroup_manager.as_deref().or(engine.cgroup_manager.as_deref());
     let null_if_empty = |list: &[String]| if list.is_empty() { Value::Null } else { json!(list) };
     let mut host = json!({
         "Binds": binds(spec),
-        "CgroupManager": engine.cgroup_manager.as_deref().unwrap_or(default_cgroup_manager()),
+        "CgroupManager": manager.unwrap_or(default_cgroup_manager()),
         "CgroupMode": spec.namespaces.cgroup.as_ref().map_or("private".to_owned(), namespace),
         "ContainerIDFile": lifecycle.cidfile.as_deref().unwrap_or(""),
         "LogConfig": log(container),

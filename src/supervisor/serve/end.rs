@@ -1,12 +1,12 @@
 //! The end of a container's first process, as the supervisor sees it: its streams are read to their ends, who waits is told,
 //! and who watches gets all there is.
 
-use super::House;
 use super::wait::timeout;
+use super::{House, Process};
 use crate::supervisor::log::Stream;
 use crate::supervisor::message::Reply;
 use crate::supervisor::relay::{Pumped, Relay};
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -52,9 +52,10 @@ impl House {
     /// Tell all who wait how it ended. Viewers stay until they have taken what is theirs.
     pub fn tell_exit(&mut self, code: i32) {
         let reply = Reply::Exited { code, killed: self.killed };
-        for client in self.clients.iter_mut().filter(|client| client.waits) {
+        for client in self.clients.iter_mut().filter(|client| client.waits || client.waits_for_check) {
             client.tell(&reply, None);
             client.waits = false;
+            client.waits_for_check = false;
             client.starter = false;
         }
         self.clients.retain(|client| !client.gone && client.viewer.is_some());
@@ -75,6 +76,13 @@ impl House {
         }
         self.clients.clear();
     }
+}
+
+/// Whether the first process has ended.
+pub(super) fn has_ended(process: &dyn Process) -> bool {
+    let Some(pidfd) = process.pidfd() else { return true };
+    let mut files = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut files, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Reap the orphans of the container that have become our children. Its first process is left for its pidfd.
