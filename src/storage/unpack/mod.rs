@@ -4,7 +4,14 @@
 //! directory as `/` (openat2 RESOLVE_IN_ROOT), the last part is never followed; nothing is written before the room for it
 //! is known to be within the limits.
 
-use crate::failure::{Explain, Failure, Kind as FailureKind};
+mod attribute;
+mod directory;
+mod whiteout;
+
+pub use attribute::is_wanted;
+pub use whiteout::is_whiteout;
+
+use crate::failure::{Failure, Kind as FailureKind};
 use crate::host::userns::Privilege;
 use crate::storage::split::Split;
 use crate::storage::tar::read::{NoRaw, Raw, Reader};
@@ -12,31 +19,23 @@ use crate::storage::tar::{Entry, Kind};
 use crate::storage::{remove, tree};
 use crate::sys::xattr;
 use anyhow::{Context, Result, bail, ensure};
+use attribute::{time_of, withheld};
+use directory::Directory;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags};
+use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use whiteout::WHITEOUT;
 
-/// Prefix of names that say what is gone from the layers below.
-const WHITEOUT: &[u8] = b".wh.";
-/// All that the layers below have in this directory is gone.
-const OPAQUE: &[u8] = b".wh..wh..opq";
-/// What files made in a directory get as permissions, in the place of the umask.
-const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
-/// Directory descriptors kept open.
-const OPEN_MAX: usize = 256;
 /// Most entries of an archive.
 const ENTRIES_MAX: u64 = 10_000_000;
-/// Bytes of directory names whose times are set at the end.
-const TIMES_MAX_BYTES: usize = 16 << 20;
 
 /// How to unpack.
 #[derive(Clone, Copy, Debug)]
@@ -175,12 +174,6 @@ pub fn clean(name: &[u8]) -> Result<Vec<u8>> {
     Ok(parts.join(&b'/'))
 }
 
-struct Directory {
-    fd: OwnedFd,
-    /// What is made inside gets its group.
-    setgid: bool,
-}
-
 /// Writes entries one after the other.
 pub struct Unpacker<'a> {
     root: BorrowedFd<'a>,
@@ -239,116 +232,6 @@ impl<'a> Unpacker<'a> {
     pub fn finish(mut self) -> Result<Unpacked> {
         self.set_times()?;
         Ok(self.done)
-    }
-
-    fn set_times(&mut self) -> Result<()> {
-        self.times_bytes = 0;
-        for (path, time) in std::mem::take(&mut self.times) {
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-            match tree::open_in_root(self.root, &path, flags) {
-                Ok(fd) => nix::sys::stat::futimens(&fd, &time, &time).context("set the time of a directory")?,
-                // Something else took its place since.
-                Err(_) => continue,
-            }
-        }
-        Ok(())
-    }
-
-    /// The directory at a cleaned path, made if need be.
-    fn directory(&mut self, path: &[u8]) -> Result<Rc<Directory>> {
-        if let Some(directory) = self.open.get(path) {
-            return Ok(Rc::clone(directory));
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        let fd = match tree::open_in_root(self.root, path, flags) {
-            Ok(fd) => fd,
-            Err(Errno::ENOENT) => self.make_parents(path)?,
-            Err(Errno::ENOTDIR) => {
-                bail!("{}: a file where a directory is needed", String::from_utf8_lossy(path))
-            }
-            Err(error) => return Err(error).with_context(|| format!("open {}", String::from_utf8_lossy(path))),
-        };
-        let stat = nix::sys::stat::fstat(&fd)?;
-        self.remember(path, fd, stat.st_mode)
-    }
-
-    fn remember(&mut self, path: &[u8], fd: OwnedFd, mode: u32) -> Result<Rc<Directory>> {
-        if self.open.len() >= OPEN_MAX {
-            self.open.clear();
-        }
-        let directory = Rc::new(Directory { fd, setgid: mode & 0o2000 != 0 });
-        self.open.insert(path.to_vec(), Rc::clone(&directory));
-        Ok(directory)
-    }
-
-    /// Directories the archive does not name itself: root's, 0755.
-    fn make_parents(&mut self, path: &[u8]) -> Result<OwnedFd> {
-        let mut end = 0;
-        while end < path.len() {
-            let next = path[end + 1..].iter().position(|byte| *byte == b'/').map_or(path.len(), |at| end + 1 + at);
-            let (parent, name) = match path[..next].iter().rposition(|byte| *byte == b'/') {
-                Some(slash) => (&path[..slash], &path[slash + 1..next]),
-                None => (&path[..0], &path[..next]),
-            };
-            let parent = tree::open_in_root(self.root, parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-            let name = CString::new(name)?;
-            match nix::sys::stat::mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
-                Ok(()) => {
-                    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                    let fd = nix::fcntl::openat(&parent, name.as_c_str(), flags, Mode::empty())?;
-                    nix::sys::stat::fchmod(&fd, Mode::from_bits_truncate(0o755))?;
-                }
-                Err(Errno::EEXIST) => {}
-                Err(error) => return Err(error).context("make a directory"),
-            }
-            end = next;
-        }
-        tree::open_in_root(self.root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
-            .with_context(|| format!("open {}", String::from_utf8_lossy(path)))
-    }
-
-    fn make_directory(&mut self, entry: &Entry, path: &[u8], parent: &Directory, name: &CString) -> Result<()> {
-        let mut hides = false;
-        match nix::sys::stat::mkdirat(&parent.fd, name.as_c_str(), Mode::S_IRWXU) {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => {
-                let stat = nix::sys::stat::fstatat(&parent.fd, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-                if kind_of(&stat) != SFlag::S_IFDIR {
-                    ensure!(self.options.replace, InTheWay { directory: false });
-                    hides = is_whiteout(&stat);
-                    self.done.replaced |= !is_whiteout(&stat);
-                    nix::unistd::unlinkat(&parent.fd, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
-                    nix::sys::stat::mkdirat(&parent.fd, name.as_c_str(), Mode::S_IRWXU)?;
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = nix::fcntl::openat(&parent.fd, name.as_c_str(), flags, Mode::empty())?;
-        if hides && self.options.whiteouts {
-            // The whiteout came first: the directory is new, not merged with that below.
-            self.make_opaque(fd.as_fd())?;
-        }
-        self.directory_attributes(entry, path, &fd)?;
-        self.remember(path, fd, entry.mode)?;
-        Ok(())
-    }
-
-    fn directory_attributes(&mut self, entry: &Entry, path: &[u8], fd: &OwnedFd) -> Result<()> {
-        self.owner(entry, |uid, gid| nix::unistd::fchown(fd, Some(uid), Some(gid)))?;
-        nix::sys::stat::fchmod(fd, Mode::from_bits_truncate(entry.mode))?;
-        self.attributes(entry, |name, value| xattr::set(fd.as_fd(), name, value))?;
-        if entry.xattrs.iter().any(|(name, _)| name == DEFAULT_ACL.to_bytes()) {
-            self.withheld = 0o777;
-        }
-        self.open.remove(path);
-        self.times.push((path.to_vec(), time_of(entry)));
-        self.times_bytes += path.len() + 48;
-        if self.times_bytes > TIMES_MAX_BYTES {
-            // Memory before beauty: what comes later inside these directories changes their times again.
-            self.set_times()?;
-        }
-        Ok(())
     }
 
     fn file<R: BufRead, S: Record>(
@@ -437,54 +320,6 @@ impl<'a> Unpacker<'a> {
         self.plain_attributes(entry, directory, name, true)
     }
 
-    fn whiteout(&mut self, directory: &Directory, name: &[u8]) -> Result<()> {
-        if name == OPAQUE {
-            return self.make_opaque(directory.fd.as_fd());
-        }
-        let hidden = &name[WHITEOUT.len()..];
-        if hidden.starts_with(WHITEOUT) {
-            // aufs kept its own books under such names; they mean nothing to others.
-            return Ok(());
-        }
-        ensure!(!matches!(hidden, b"" | b"." | b".."), "a whiteout of nothing");
-        let hidden = CString::new(hidden)?;
-        match nix::sys::stat::mknodat(&directory.fd, hidden.as_c_str(), SFlag::S_IFCHR, Mode::empty(), 0) {
-            Ok(()) => Ok(()),
-            Err(Errno::EEXIST) => {
-                // Same layer: the whiteout means what is below. A file hides that anyway, a directory must be opaque.
-                let stat = nix::sys::stat::fstatat(&directory.fd, hidden.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-                if kind_of(&stat) != SFlag::S_IFDIR {
-                    return Ok(());
-                }
-                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let below = nix::fcntl::openat(&directory.fd, hidden.as_c_str(), flags, Mode::empty())?;
-                self.make_opaque(below.as_fd())
-            }
-            // An overlay gives its whiteouts to nobody; what lies on one is marked by attributes (Linux 6.7).
-            Err(Errno::EPERM) => self.mark_whiteout(directory, &hidden).context("make a whiteout"),
-            Err(error) => Err(error).context("make a whiteout"),
-        }
-    }
-
-    /// The other form of a whiteout: an empty file with an attribute, in a directory with another.
-    fn mark_whiteout(&self, directory: &Directory, hidden: &CString) -> Result<()> {
-        let prefix = if self.options.user_attributes { "user.overlay." } else { "trusted.overlay." };
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::openat(&directory.fd, hidden.as_c_str(), flags, Mode::empty())?;
-        xattr::set(file.as_fd(), &CString::new(format!("{prefix}whiteout"))?, b"y")?;
-        let opaque = CString::new(format!("{prefix}opaque"))?;
-        // A directory that hides all below it stays so.
-        if xattr::get_of(xattr::Of::Fd(directory.fd.as_fd()), &opaque)?.as_deref() != Some(b"y") {
-            xattr::set(directory.fd.as_fd(), &opaque, b"x")?;
-        }
-        Ok(())
-    }
-
-    fn make_opaque(&self, directory: BorrowedFd<'_>) -> Result<()> {
-        let name = if self.options.user_attributes { c"user.overlay.opaque" } else { c"trusted.overlay.opaque" };
-        xattr::set(directory, name, b"y").context("mark a directory as opaque")
-    }
-
     /// Make something that must be new, in the place of whatever is there.
     fn make<T>(
         &mut self,
@@ -505,54 +340,6 @@ impl<'a> Unpacker<'a> {
             self.open.clear();
         }
         Ok(make(directory.fd.as_fd())?)
-    }
-
-    fn plain_attributes(&mut self, entry: &Entry, directory: &Directory, name: &CString, mode: bool) -> Result<()> {
-        let fd = directory.fd.as_fd();
-        self.owner(entry, |uid, gid| {
-            nix::unistd::fchownat(fd, name.as_c_str(), Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
-        })?;
-        if mode {
-            // We made it a moment ago and it is no link.
-            let bits = Mode::from_bits_truncate(entry.mode);
-            nix::sys::stat::fchmodat(fd, name.as_c_str(), bits, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
-        }
-        if !entry.xattrs.is_empty() {
-            let mut path = format!("/proc/self/fd/{}/", fd.as_raw_fd()).into_bytes();
-            path.extend_from_slice(name.as_bytes());
-            let path = CString::new(path)?;
-            self.attributes(entry, |name, value| xattr::set_path(&path, name, value))?;
-        }
-        let time = time_of(entry);
-        nix::sys::stat::utimensat(fd, name.as_c_str(), &time, &time, UtimensatFlags::NoFollowSymlink)?;
-        Ok(())
-    }
-
-    fn owner(&self, entry: &Entry, change: impl Fn(Uid, Gid) -> nix::Result<()>) -> Result<()> {
-        let (uid, gid) = self.options.owner.unwrap_or((entry.uid, entry.gid));
-        match change(Uid::from_raw(uid), Gid::from_raw(gid)) {
-            Err(_) if self.options.lenient_owners => Ok(()),
-            Err(Errno::EINVAL) => Err(anyhow::Error::from(Failure::new(
-                FailureKind::Engine,
-                format!("owner {uid}:{gid} is not mapped in this user namespace"),
-            )))
-            .hint("give this user more subordinate ids in /etc/subuid and /etc/subgid"),
-            result => result.context("set the owner"),
-        }
-    }
-
-    fn attributes(&self, entry: &Entry, set: impl Fn(&CStr, &[u8]) -> std::io::Result<()>) -> Result<()> {
-        for (name, value) in entry.xattrs.iter().filter(|(name, _)| is_wanted(name)) {
-            let shown = || format!("set the attribute {}", String::from_utf8_lossy(name));
-            match set(&CString::new(name.as_slice())?, value) {
-                Ok(()) => {}
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTSUP)) => {}
-                // A user namespace may not give what the machine's root may.
-                Err(error) if error.raw_os_error() == Some(libc::EPERM) && self.options.user_attributes => {}
-                Err(error) => return Err(error).with_context(shown),
-            }
-        }
-        Ok(())
     }
 
     fn reserve(&mut self, bytes: u64) -> Result<()> {
@@ -578,13 +365,6 @@ struct Place<'a> {
     name: &'a CString,
 }
 
-/// Attributes an image may set. overlayfs's own would let it point outside; labels are the host's business.
-pub fn is_wanted(name: &[u8]) -> bool {
-    let user =
-        name.starts_with(b"user.") && !name.starts_with(b"user.overlay.") && !name.starts_with(b"user.containers.");
-    user || name == b"security.capability" || name.starts_with(b"system.posix_acl_")
-}
-
 fn copy_content<R: BufRead, S: Record>(archive: &mut Reader<R, S>, file: &mut File, length: u64) -> Result<u32> {
     let mut crc = flate2::Crc::new();
     let mut left = length;
@@ -602,28 +382,8 @@ fn copy_content<R: BufRead, S: Record>(archive: &mut Reader<R, S>, file: &mut Fi
     Ok(crc.sum())
 }
 
-/// What a file made under `root` may not get of the mode it is made with: the umask, or anything where directories have
-/// lists of their own.
-fn withheld(root: BorrowedFd<'_>) -> u32 {
-    if !matches!(xattr::get_of(xattr::Of::Fd(root), DEFAULT_ACL), Ok(None)) {
-        return 0o777;
-    }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok()).unwrap_or(0o777)
-}
-
 fn kind_of(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
-}
-
-/// Whether this is overlayfs's mark of something that is gone.
-pub fn is_whiteout(stat: &FileStat) -> bool {
-    kind_of(stat) == SFlag::S_IFCHR && stat.st_rdev == 0
-}
-
-fn time_of(entry: &Entry) -> TimeSpec {
-    TimeSpec::new(entry.mtime_s, i64::from(entry.mtime_ns))
 }
 
 #[cfg(test)]
