@@ -3,9 +3,12 @@
 //! Errors travel as `anyhow::Error`. Whoever knows more than the message (which exit code, which knob cures it)
 //! attaches a [`Failure`] as context; `main` prints the chain once as `Error: …`-free text
 //! `coracle: <what was tried>: <cause>` and a line `hint: …`.
+//! And the other thing that is said on standard error: what is done, for those who ask with `--log-level`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::io::Write;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// What kind of failure this is; decides the exit code (docker-run(1), podman-run(1) "Exit status").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +122,51 @@ pub fn message_of(error: &anyhow::Error) -> String {
         }
     }
     parts.join(": ")
+}
+
+/// How much a message matters; podman's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// Each small thing.
+    Trace,
+    /// What is done, step by step.
+    Debug,
+    /// What was done.
+    Info,
+    /// What the caller did not expect.
+    Warning,
+    /// Failures only.
+    Error,
+}
+
+/// Below this nothing is said.
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Warning as u8);
+
+impl Level {
+    fn as_str(self) -> &'static str {
+        match self {
+            Level::Trace => "trace",
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        }
+    }
+}
+
+/// Say nothing below this level from now on.
+pub fn set_level(level: Level) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
+/// Say something if it matters enough, in the form that scripts of podman's users look for. `text` is made only then.
+pub fn note(level: Level, text: impl FnOnce() -> String) {
+    if level as u8 >= LEVEL.load(Ordering::Relaxed) {
+        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        // Who does not listen misses it.
+        let _ = writeln!(std::io::stderr(), "time=\"{time}\" level={} msg={:?}", level.as_str(), text());
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use anyhow::Result;
 use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Process, Root, Spec,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 /// What the spec needs to know of the host and of what is held.
@@ -50,8 +50,8 @@ pub struct Facts {
     pub host_devices: Vec<LinuxDevice>,
     /// Block devices that are limited, with their numbers.
     pub block_devices: resource::BlockDevices,
-    /// The hard limits of this process: nofile, nproc.
-    pub hard_limits: (u64, u64),
+    /// The hard limits of this process by name, of what is asked for and of what has defaults.
+    pub hard_limits: BTreeMap<String, u64>,
     /// Whether it may raise them.
     pub may_raise_limits: bool,
     /// AppArmor profile, where the host has AppArmor.

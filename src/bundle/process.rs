@@ -89,24 +89,29 @@ fn environment(record: &ContainerRecord, facts: &Facts) -> Vec<String> {
     list.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-/// Asked limits as they are; the defaults as far as the host goes.
+/// Asked limits as they are, "no limit" and the defaults as far as the host goes.
 fn rlimits(asked: &[Ulimit], facts: &Facts) -> Result<Vec<PosixRlimit>> {
     let mut limits = Vec::new();
+    let hard = |name: &str| match facts.may_raise_limits {
+        true => INFINITY,
+        false => facts.hard_limits.get(name).copied().unwrap_or(INFINITY),
+    };
     for limit in asked {
         let name = format!("RLIMIT_{}", limit.name.to_ascii_uppercase());
         let kind: PosixRlimitType = serde_json::from_value(serde_json::Value::from(name))
             .with_context(|| format!("--ulimit {}: unknown limit", limit.name))?;
-        limits.push(rlimit(kind, limit.soft, limit.hard)?);
+        let reachable = |value: u64| if value == INFINITY { hard(&limit.name) } else { value };
+        limits.push(rlimit(kind, reachable(limit.soft), reachable(limit.hard))?);
     }
     let defaults = [
-        ("nofile", PosixRlimitType::RlimitNofile, DEFAULT_NOFILE, facts.hard_limits.0),
-        ("nproc", PosixRlimitType::RlimitNproc, DEFAULT_NPROC, facts.hard_limits.1),
+        ("nofile", PosixRlimitType::RlimitNofile, DEFAULT_NOFILE),
+        ("nproc", PosixRlimitType::RlimitNproc, DEFAULT_NPROC),
     ];
-    for (name, kind, wanted, hard) in defaults {
+    for (name, kind, wanted) in defaults {
         if asked.iter().any(|limit| limit.name == name) {
             continue;
         }
-        let value = if facts.may_raise_limits || hard == INFINITY { wanted } else { wanted.min(hard) };
+        let value = wanted.min(hard(name));
         limits.push(rlimit(kind, value, value)?);
     }
     Ok(limits)

@@ -2,7 +2,7 @@
 
 use super::{Enter, help};
 use crate::engine::Engine;
-use crate::failure::{Failure, Kind};
+use crate::failure::{self, Failure, Kind, Level};
 use crate::host::userns;
 use crate::state::{layout::Layout, version};
 use anyhow::{Context, Result};
@@ -118,15 +118,26 @@ impl Global {
         self.noout |= matches.try_get_one::<bool>("noout").ok().flatten().copied().unwrap_or(false);
     }
 
-    fn check_log_level(&self) -> Result<()> {
-        match &self.log_level {
-            Some(level) if !LOG_LEVELS.contains(&level.to_ascii_lowercase().as_str()) => {
+    fn set_log_level(&self) -> Result<()> {
+        let Some(level) = self.log_level.as_deref() else {
+            if self.debug {
+                failure::set_level(Level::Debug);
+            }
+            return Ok(());
+        };
+        failure::set_level(match level.to_ascii_lowercase().as_str() {
+            "trace" => Level::Trace,
+            "debug" => Level::Debug,
+            "info" => Level::Info,
+            "warn" | "warning" => Level::Warning,
+            "error" | "fatal" | "panic" => Level::Error,
+            _ => {
                 // podman's words, which stand alone.
                 eprintln!("Log Level {level:?} is not supported, choose from: {}", LOG_LEVELS.join(", "));
-                Err(Failure::new(Kind::Silent(1), "").into())
+                return Err(Failure::new(Kind::Silent(1), "").into());
             }
-            _ => Ok(()),
-        }
+        });
+        Ok(())
     }
 
     /// Put `--out FILE` or nothing in the place of standard output.
@@ -142,7 +153,7 @@ impl Global {
 
     /// Open the store, as the user who is asked for.
     pub fn open(self, enter: Enter) -> Result<Engine> {
-        self.check_log_level()?;
+        self.set_log_level()?;
         self.redirect()?;
         let caller = userns::Caller::current();
         let data = match &self.root {
@@ -156,6 +167,8 @@ impl Global {
             (None, None) => default_run(&caller)?,
         };
         let layout = Layout::new(data, run);
+        failure::note(Level::Debug, || format!("Using graph root {}", layout.data().display()));
+        failure::note(Level::Debug, || format!("Using run root {}", layout.run().display()));
         version::open(&layout)?;
         let privilege = match enter {
             Enter::Outside => userns::outside(&caller),

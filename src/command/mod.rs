@@ -73,7 +73,7 @@ mod volume;
 mod wait;
 
 use crate::engine::Engine;
-use crate::failure::{self, Failure, Kind};
+use crate::failure::{self, Failure, Kind, Level, note};
 use crate::sys::seal;
 use anyhow::{Context, Result};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
@@ -147,7 +147,10 @@ fn dispatch(arguments: &[OsString]) -> Result<ExitCode> {
         seal::reexec_sealed().context("protect the binary")?;
     }
     let engine = global.open(verb.enter)?;
-    (verb.run)(&matches, &engine)
+    note(Level::Debug, || format!("Called {path} ({})", engine.arguments.join(" ")));
+    let result = (verb.run)(&matches, &engine);
+    note(Level::Debug, || "Shutting down engines".to_owned());
+    result
 }
 
 /// Walk from group to group down to a verb.

@@ -50,6 +50,9 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
 
 fn change(args: Args, spec: &mut ContainerSpec, around: &Surroundings) -> Result<()> {
     args.limits.apply(&mut spec.resources)?;
+    if args.health.no_healthcheck {
+        spec.health_policy.startup = None;
+    }
     args.health.merge(&mut spec.health, &mut spec.health_policy)?;
     ensure!(
         spec.health.as_ref().is_none_or(|health| !health.test.is_empty()),

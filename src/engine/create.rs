@@ -1,7 +1,7 @@
 //! Create a container: find its image, merge the image's config into the wish once, give it id, name and directory.
 
 use crate::engine::{Engine, idmap, merge, registry, remove};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, Level, note};
 use crate::image::{builtin, progress::Progress, store};
 use crate::model::container::{ContainerSpec, NamespaceMode, RootSource};
 use crate::model::id::{self, Id};
@@ -70,6 +70,7 @@ pub fn create(engine: &Engine, wish: Wish, progress: &dyn Progress) -> Result<Co
     };
     publish(engine, &mut record, name, replace)?;
     make_volumes(engine, &record)?;
+    note(Level::Debug, || format!("Created container {} named {}, of {} layers", record.id, record.name, record.layers.len()));
     event::record(&engine.layout, event_of(&record, "create"));
     Ok(record)
 }

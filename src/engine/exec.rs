@@ -5,7 +5,7 @@
 
 use crate::bundle;
 use crate::engine::Engine;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, Level, note};
 use crate::model::id::Id;
 use crate::model::user::UserRef;
 use crate::runtime::cgroup::{Cgroup, Saved};
@@ -62,6 +62,7 @@ pub fn exec(engine: &Engine, id: &Id, wish: Wish) -> Result<i32> {
         pipe::set_nonblocking(master)?;
     }
     let running = created.start()?;
+    note(Level::Debug, || format!("Container {id} has process {} of ours", running.pid));
     event::record(&engine.layout, record.event("exec"));
     let Some(signals) = signals else { return Ok(0) };
     let session = match master {

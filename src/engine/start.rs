@@ -1,7 +1,7 @@
 //! Start a container: give birth to its supervisor, and hear what came of it.
 
 use crate::engine::{Engine, remove};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, Level, note};
 use crate::model::container::LogDriver;
 use crate::model::id::Id;
 use crate::state::container::{self, ContainerRecord, Phase, State};
@@ -63,7 +63,8 @@ pub fn start(engine: &Engine, id: &Id, wish: Wish) -> Result<Started> {
         true => connection.ask(&request, &own)?,
         false => connection.ask(&request, &pipes.borrowed())?,
     };
-    let Reply::Started { terminal, .. } = reply else { bail!("the container's supervisor did not start it") };
+    let Reply::Started { terminal, pid } = reply else { bail!("the container's supervisor did not start it") };
+    note(Level::Debug, || format!("Container {id} has process {pid}"));
     Ok(Started { connection, terminal, input: descriptors.into_iter().next(), outputs: pipes.ours })
 }
 
@@ -122,6 +123,7 @@ fn give_birth(engine: &Engine, record: &ContainerRecord) -> Result<Connection> {
     // It lives long and has little to do: freed memory goes back to the kernel instead of into caches.
     command.env("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
     command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().context("start the container's supervisor")?;
+    let supervisor = command.spawn().context("start the container's supervisor")?;
+    note(Level::Debug, || format!("Started supervisor {} of container {}", supervisor.id(), record.id));
     Ok(Connection::new(ours))
 }

@@ -1,7 +1,7 @@
 //! End a container, or send it a signal. The supervisor keeps the time.
 
 use crate::engine::{Engine, remove};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, Level, note};
 use crate::model::id::Id;
 use crate::model::signal;
 use crate::state::container::{self, ContainerRecord, Phase, State};
@@ -40,6 +40,7 @@ pub fn stop(engine: &Engine, id: &Id, wish: Wish) -> Result<Stopped> {
         remove::reap_orphan(engine, &record)?;
         return Ok(Stopped::WasNotRunning);
     };
+    note(Level::Debug, || format!("Stopping container {id}"));
     let request = Request::Stop { signal: wish.signal, timeout_s: wish.timeout_s };
     let Ok((Reply::Exited { code, killed }, _)) = connection.ask(&request, &[]) else {
         // It ended, or was killed, while we spoke.

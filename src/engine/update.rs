@@ -11,6 +11,8 @@ use crate::runtime::cgroup::{Cgroup, Saved};
 use crate::state::container::{self, ContainerRecord, State};
 use crate::state::event;
 use crate::state::lock::{self, Mode, Rank};
+use crate::supervisor::client;
+use crate::supervisor::message::Request;
 use anyhow::{Context, Result, bail};
 
 /// Let `change` change the spec; limits that changed are set on the running container first, so that the record never
@@ -36,6 +38,12 @@ pub fn update(engine: &Engine, name: &str, change: impl FnOnce(&mut ContainerSpe
         set_limits(saved, &record.spec.resources).with_context(|| format!("update {name}"))?;
     }
     record.save(layout)?;
+    let checks = |spec: &ContainerSpec| (spec.health.clone(), spec.health_policy.clone());
+    if checks(&record.spec) != checks(&before)
+        && let Some(connection) = client::connect(layout, &id)?
+    {
+        connection.ask(&Request::RenewHealth, &[]).with_context(|| format!("update {name}"))?;
+    }
     event::record(layout, event_of(&record, "update"));
     Ok(id)
 }

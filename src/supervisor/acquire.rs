@@ -6,6 +6,8 @@
 
 use super::confinement;
 use super::etc;
+use super::limit;
+use super::notify::Notify;
 use super::source;
 use crate::bundle::{self, Facts, mount::Prepared, user};
 use crate::failure::{Explain, Failure, Kind};
@@ -71,6 +73,8 @@ pub struct Acquired {
     pub cgroup: Option<Cgroup>,
     /// Its networks: addresses, ports, and the name server to poll.
     pub network: Attached,
+    /// Where it speaks to the service manager.
+    pub notify: Option<Notify>,
     /// What must be released.
     pub held: Attachments,
 }
@@ -98,8 +102,12 @@ pub fn acquire(request: &Request<'_>, intend: &mut dyn FnMut(&Attachments) -> Re
     sources.extend(source::all(request, rootfs.as_fd(), &user)?);
     let inside = etc::Inside { user: &user, accounts: &accounts, hostname: &hostname, network: &network };
     sources.extend(etc::files(request, &inside)?);
+    let (notify, notified) = Notify::open(request)?.unzip();
+    let (mount, variable) = notified.map(|inside| (inside.mount, inside.variable)).unzip();
+    sources.extend(mount);
     let (prepared, descriptors): (Vec<Prepared>, Vec<OwnedFd>) = sources.into_iter().unzip();
-    let facts = facts(request, user, prepared, hostname)?;
+    let mut facts = facts(request, user, prepared, hostname)?;
+    facts.environment.extend(variable);
     let bundle = bundle::bundle(record, &facts)?;
     let cgroup = cgroup(request, &bundle.spec)?;
     if let Some(cgroup) = &cgroup {
@@ -121,7 +129,7 @@ pub fn acquire(request: &Request<'_>, intend: &mut dyn FnMut(&Attachments) -> Re
         ..PlanOptions::default()
     };
     let plan = plan::plan(&bundle.spec, options)?;
-    Ok(Acquired { plan, rootfs, cgroup, network, held })
+    Ok(Acquired { plan, rootfs, cgroup, network, notify, held })
 }
 
 /// Connect the network namespace as the record asks for.
@@ -380,7 +388,6 @@ fn hostname(record: &ContainerRecord) -> Result<String> {
 
 /// What another process of a running container needs to know.
 pub fn joining(request: &Request<'_>, pid: i32) -> Result<Facts> {
-    use nix::sys::resource::Resource::{RLIMIT_NOFILE, RLIMIT_NPROC};
     let (record, privilege) = (request.record, request.privilege);
     let capabilities = own_capabilities()?;
     let root = File::open(format!("/proc/{pid}/root")).context("look into the container")?;
@@ -390,8 +397,8 @@ pub fn joining(request: &Request<'_>, pid: i32) -> Result<Facts> {
         rootless: privilege.rootless,
         single_id: privilege.single,
         hostname: hostname(record)?,
-        hard_limits: (hard_limit(RLIMIT_NOFILE), hard_limit(RLIMIT_NPROC)),
-        may_raise_limits: may_raise_limits(privilege, capabilities),
+        hard_limits: limit::hard_limits(&record.spec.ulimits),
+        may_raise_limits: limit::may_raise(privilege, capabilities),
         capabilities,
         apparmor: confinement::apparmor(&record.spec.security, privilege.rootless)?,
         selinux: confinement::selinux(&record.spec.security)?,
@@ -402,7 +409,6 @@ pub fn joining(request: &Request<'_>, pid: i32) -> Result<Facts> {
 }
 
 fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, hostname: String) -> Result<Facts> {
-    use nix::sys::resource::Resource::{RLIMIT_NOFILE, RLIMIT_NPROC};
     let (record, privilege) = (request.record, request.privilege);
     let spec = &record.spec;
     let capabilities = own_capabilities()?;
@@ -427,8 +433,8 @@ fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, h
             Vec::new()
         },
         block_devices,
-        hard_limits: (hard_limit(RLIMIT_NOFILE), hard_limit(RLIMIT_NPROC)),
-        may_raise_limits: may_raise_limits(privilege, capabilities),
+        hard_limits: limit::hard_limits(&record.spec.ulimits),
+        may_raise_limits: limit::may_raise(privilege, capabilities),
         capabilities,
         apparmor: confinement::apparmor(&spec.security, privilege.rootless)?,
         selinux: confinement::selinux(&spec.security)?,
@@ -466,14 +472,6 @@ fn manager(request: &Request<'_>) -> Manager {
 /// A bit for each capability this process has.
 fn own_capabilities() -> Result<u64> {
     Ok(crate::sys::capability::get().context("read our capabilities")?.effective)
-}
-
-fn may_raise_limits(privilege: &Privilege, capabilities: u64) -> bool {
-    !privilege.rootless && capabilities & (1 << caps::Capability::CAP_SYS_RESOURCE.index()) != 0
-}
-
-fn hard_limit(resource: nix::sys::resource::Resource) -> u64 {
-    nix::sys::resource::getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard)
 }
 
 /// Give back what is held, all that can be; the first error is told. Idempotent: what is gone already is no error.

@@ -12,6 +12,7 @@ use crate::failure::{Failure, Kind};
 use crate::model::container::NamespaceMode;
 use crate::model::mount::{Mount, MountSource};
 use crate::model::network::NetworkMode;
+use crate::model::user::UserNamespace;
 use crate::network::attach::Attached;
 use crate::state::file::{self, Durability};
 use anyhow::{Context, Result};
@@ -144,17 +145,20 @@ fn passwd(request: &Request<'_>, inside: &Inside<'_>) -> Option<String> {
         }
     }
     let user = inside.user;
+    let own_name = own_name(request)
+        .filter(|name| !accounts(&text).any(|account| account.name == *name))
+        .unwrap_or_else(|| user.uid.to_string());
     let by_host_user = accounts(&text).any(|account| account.uid == user.uid);
     if !user.known && !by_host_user && user.uid != 0 {
         let home = request.record.spec.process.workdir.as_deref().unwrap_or("/");
         let entry = match &process.passwd_entry {
             Some(template) => template
-                .replace("$USERNAME", &user.uid.to_string())
+                .replace("$USERNAME", &own_name)
                 .replace("$UID", &user.uid.to_string())
                 .replace("$GID", &user.gid.to_string())
                 .replace("$NAME", &user.uid.to_string())
                 .replace("$HOME", home),
-            None => format!("{0}:*:{0}:{1}:container user:{home}:/bin/sh", user.uid, user.gid),
+            None => format!("{own_name}:*:{}:{}:container user:{home}:/bin/sh", user.uid, user.gid),
         };
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -164,6 +168,15 @@ fn passwd(request: &Request<'_>, inside: &Inside<'_>) -> Option<String> {
         changed = true;
     }
     changed.then_some(text)
+}
+
+/// The caller's name on the host, for one who keeps their ids and is nobody to the image.
+fn own_name(request: &Request<'_>) -> Option<String> {
+    let spec = &request.record.spec;
+    let keeps = matches!(spec.userns, UserNamespace::KeepId { .. });
+    let root = request.privilege.maps.uid.iter().find(|range| keeps && range.inside == 0)?.outside;
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    Some(accounts(&passwd).find(|account| account.uid == root)?.name.to_owned())
 }
 
 /// The image's group with a line for the user's group; `None` when it has one.

@@ -7,7 +7,7 @@
 //!  Attach{..} + fds                     ──────────▶
 //!                                       ◀──────────   Attached{terminal} + input         or Failed
 //!  CloseInput                           ──────────▶   (no answer)
-//!  Begin | Signal | Pause | Unpause
+//!  Begin | Signal | Pause | Unpause | RenewHealth
 //!  | Connect | Disconnect               ──────────▶
 //!                                       ◀──────────   Done                               or Failed
 //!  CheckHealth                          ──────────▶   … the check runs …
@@ -63,6 +63,8 @@ pub enum Request {
     Unpause,
     /// Tell me when it has ended.
     Wait,
+    /// The record says other health checks.
+    RenewHealth,
     /// Run the health check now. Answered by `Checked`.
     CheckHealth,
     /// Join another network.

@@ -6,17 +6,18 @@
 
 mod client;
 mod end;
+mod health;
 mod wait;
 
 pub use client::{Client, viewer};
 
-use super::health::{Health, Verdict};
+use super::health::Health;
 use super::log::{Log, Stream};
 use super::message::{Attach, Connection, Reply, Request, Trouble};
+use super::notify::Notify;
 use super::relay::{Pumped, Relay, Viewer};
 use super::status::StatusFile;
 use crate::failure::{Failure, Kind};
-use crate::model::health::OnFailure;
 use crate::network::attach::Attached;
 use crate::runtime::cgroup::Cgroup;
 use crate::state::container::Phase;
@@ -82,6 +83,8 @@ pub struct House {
     pub network: Attached,
     /// Its health checks.
     pub health: Option<Health>,
+    /// Where the container speaks to the service manager.
+    pub notify: Option<Notify>,
     /// The service manager waits for the first check that succeeds.
     pub notify_healthy: bool,
     /// It is to be started again, whatever its policy says.
@@ -134,6 +137,7 @@ impl House {
             cgroup: None,
             network: Attached::default(),
             health: None,
+            notify: None,
             notify_healthy: false,
             restart_wanted: false,
             stop_default: StopWish { signal: libc::SIGTERM, timeout: None },
@@ -169,6 +173,11 @@ impl House {
                 && let Some(health) = &mut self.health
             {
                 health.read_output();
+            }
+            if ready.notify
+                && let Some(notify) = &self.notify
+            {
+                notify.pass_on();
             }
             if ready.network {
                 self.network.ready();
@@ -262,35 +271,6 @@ impl House {
                 }
                 _ => {}
             }
-        }
-    }
-
-    /// A health check has ended.
-    fn heed(&mut self, verdict: Verdict, process: Option<&dyn Process>) {
-        for client in self.clients.iter_mut().filter(|client| client.waits_for_check) {
-            client.waits_for_check = false;
-            client.tell(&Reply::Checked { good: verdict.good }, None);
-        }
-        if let Some(health) = &self.health {
-            self.status.change(|status| {
-                health.status.clone_into(&mut status.health);
-                status.health_failing = health.failing;
-                status.health_log.clone_from(&health.log);
-            });
-        }
-        if self.notify_healthy && self.status.get().health == "healthy" {
-            self.notify_healthy = false;
-            crate::host::notify::notify("READY=1");
-        }
-        match (verdict.action, process) {
-            (OnFailure::Kill, Some(process)) => self.kill(process),
-            (OnFailure::Stop, Some(_)) => self.stop(self.stop_default, process),
-            (OnFailure::Restart, Some(_)) => {
-                self.stop(self.stop_default, process);
-                self.stopped_by_user = false;
-                self.restart_wanted = true;
-            }
-            _ => {}
         }
     }
 
@@ -420,6 +400,10 @@ impl House {
                 let House { network, status, .. } = self;
                 network.disconnect(&name, &mut |network| status.note_network(network))?;
                 status.change(|status| status.network = serde_json::to_value(&*network).unwrap_or_default());
+                return Ok(Some(Reply::Done));
+            }
+            Request::RenewHealth => {
+                self.renew_health()?;
                 return Ok(Some(Reply::Done));
             }
             Request::CheckHealth => {

@@ -3,7 +3,7 @@
 use super::acquire::Attachments;
 use crate::model::id::Id;
 use crate::network::attach::Attached;
-use crate::state::container::{Status, VERSION};
+use crate::state::container::{ContainerRecord, Status, VERSION};
 use crate::state::file::{self, Durability};
 use crate::state::layout::Layout;
 use anyhow::Result;
@@ -12,6 +12,8 @@ use std::path::PathBuf;
 /// The status and its file; this process is its only writer.
 #[derive(Debug)]
 pub struct StatusFile {
+    layout: Layout,
+    id: Id,
     path: PathBuf,
     status: Status,
 }
@@ -21,7 +23,18 @@ impl StatusFile {
     pub fn new(layout: &Layout, id: &Id) -> StatusFile {
         let supervisor_pid = std::process::id() as i32;
         let status = Status { version: VERSION, supervisor_pid, ..Status::default() };
-        StatusFile { path: layout.running(id).join("status.json"), status }
+        let path = layout.running(id).join("status.json");
+        StatusFile { layout: layout.clone(), id: id.clone(), path, status }
+    }
+
+    /// Where all is.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The container's record as it is now: `update` and `rename` change it.
+    pub fn record(&self) -> Result<ContainerRecord> {
+        ContainerRecord::load(&self.layout, &self.id)
     }
 
     /// What it says now.

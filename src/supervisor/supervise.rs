@@ -240,6 +240,9 @@ fn one_life(
             }
             exit.started_ns = house.status.get().started_ns;
             exit.stopped_by_user = house.stopped_by_user;
+            if let Some(notify) = house.notify.take() {
+                notify.pass_on();
+            }
             if let Some(mut health) = house.health.take() {
                 health.cut_short();
                 health.status.clone_into(&mut exit.health);
@@ -319,9 +322,9 @@ fn introduce(
     let _ = exit::write_pidfile(record.spec.lifecycle.pidfile.as_deref(), pid);
     let _ = exit::write_pidfile(record.spec.lifecycle.supervisor_pidfile.as_deref(), std::process::id() as i32);
     let mode = record.spec.lifecycle.sdnotify.as_deref();
-    if running && matches!(mode, Some("conmon" | "healthy")) {
+    if running && (house.notify.is_some() || matches!(mode, Some("conmon" | "healthy"))) {
         let supervisor = std::process::id();
-        // With `healthy` the rest is said by the first check that succeeds.
+        // The rest is said by the container, or with `healthy` by the first check that succeeds.
         let ready = if mode == Some("conmon") { "\nREADY=1" } else { "" };
         notify::notify(&format!("MAINPID={supervisor}{ready}"));
     }
@@ -430,7 +433,8 @@ fn bear(
     house.log = open_log(place, record)?;
     furnish(house, record);
     let Streams { stdio, output, errors, input } = streams;
-    let Acquired { plan, rootfs, cgroup, network, .. } = acquired;
+    let Acquired { plan, rootfs, cgroup, network, notify, .. } = acquired;
+    house.notify = notify;
     house.cgroup = cgroup;
     house.network = network;
     let created = launch::launch(plan, Rootfs::Mount(rootfs), stdio, house.cgroup.as_mut())?;

@@ -14,6 +14,19 @@ both! {
         );
     }
 
+    fn what_is_done_is_told_to_who_asks(env: Env) {
+        let image = env.busybox();
+        for words in [&["--log-level", "debug"][..], &["-D"]] {
+            let output = env.coracle(words.iter().chain(&["run", "--rm", "--network", "none", image, "echo", "hello"]));
+            assert_eq!((output.code(), output.stdout()), (0, "hello\n".to_owned()));
+            for told in ["level=debug msg=\"Using graph root ", "msg=\"Created container ", "msg=\"Shutting down engines\""] {
+                assert!(output.stderr().contains(told), "{told}: {}", output.stderr());
+            }
+        }
+        let quiet = env.coracle(["--log-level", "error", "run", "--rm", "-it", "--network", "none", image, "true"]);
+        assert_eq!((quiet.code(), quiet.stderr()), (0, String::new()));
+    }
+
     fn a_wrong_option_before_the_verb_is_told_once(env: Env) {
         let refusal = env.bare(["--storage-driver", "vfs", "version"]).run().fails(125);
         assert!(refusal.starts_with("coracle: invalid value 'vfs'"), "{refusal}");

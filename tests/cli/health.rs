@@ -54,6 +54,18 @@ both! {
         env.coracle(["rm", "web"]).ok();
     }
 
+    fn other_checks_while_it_runs(env: Env) {
+        checked(&env, "false", &[]);
+        assert_eq!(env.coracle(["healthcheck", "run", "web"]).code(), 1);
+        env.coracle(["update", "--health-cmd", "true", "web"]).ok();
+        env.coracle(["healthcheck", "run", "web"]).ok();
+        assert_eq!(health(&env), "running healthy 0");
+        env.coracle(["update", "--no-healthcheck", "web"]).ok();
+        let refusal = env.coracle(["healthcheck", "run", "web"]).fails(125);
+        assert!(refusal.contains("has no defined healthcheck"), "{refusal}");
+        env.coracle(["rm", "-f", "-t", "0", "web"]).ok();
+    }
+
     fn without_a_check(env: Env) {
         let image = env.busybox();
         let refusal = env.coracle(["create", "--health-on-failure", "kill", "--network", "none", image]).fails(125);

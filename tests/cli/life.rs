@@ -1,6 +1,7 @@
 //! A container's life from `create` to `rm`, as `ps` and `inspect` tell it.
 
 use crate::support::coracle::both;
+use crate::support::need::need;
 use crate::support::{Env, until};
 
 fn idle(env: &Env, name: &str) {
@@ -156,5 +157,26 @@ both! {
         let run = env.coracle(["run", "--name", "web", "--timeout", "1", "--network", "none", image, "sleep", "1000"]);
         assert_eq!((run.code(), run.stderr()), (255, String::new()));
         assert_eq!(env.coracle(["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", "web"]).ok(), "exited -1");
+    }
+
+    fn what_it_says_to_the_service_manager_is_passed_on(env: Env) {
+        need!(path("/usr/bin/python3"));
+        use std::os::unix::fs::PermissionsExt;
+        let socket = env.path("manager.sock");
+        let manager = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
+        manager.set_read_timeout(Some(std::time::Duration::from_secs(30))).expect("a time-out");
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).expect("a socket for all");
+        let script = "import os, socket; speak = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); \
+            speak.sendto(b'READY=1\\nMAINPID=1\\nSTATUS=fine', os.environ['NOTIFY_SOCKET'])";
+        let words = ["run", "--rm", "--network", "none", "host", "/usr/bin/python3", "-c", script];
+        env.command(words).env("NOTIFY_SOCKET", &socket).run().ok();
+        let heard = || {
+            let mut bytes = [0; 1000];
+            let length = manager.recv(&mut bytes).expect("a message");
+            String::from_utf8_lossy(&bytes[..length]).into_owned()
+        };
+        let first = heard();
+        assert!(first.strip_prefix("MAINPID=").is_some_and(|pid| pid.parse::<u32>().is_ok_and(|pid| pid > 1)), "{first}");
+        assert_eq!(heard(), "READY=1\nSTATUS=fine");
     }
 }

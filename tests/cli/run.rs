@@ -1,6 +1,6 @@
 //! `run`: output, input, exit codes, and what the options change as seen from inside.
 
-use crate::support::coracle::both;
+use crate::support::coracle::{as_user, both};
 use crate::support::pty::Terminal;
 use crate::support::{Env, until};
 
@@ -126,6 +126,10 @@ both! {
         env.coracle(["rm", "other"]).ok();
         env.coracle(["run", "-d", "--rmi", "--network", "none", image, "true"]).ok();
         until("the image to go", || (env.coracle(["image", "exists", &id]).code() == 1).then_some(()));
+    }
+
+    fn without_a_limit_is_as_far_as_the_caller_may_go(env: Env) {
+        run_with(&env, &["--ulimit", "nproc=-1:-1", "--ulimit", "core=0:-1"], &["sh", "-c", "ulimit -Hu; ulimit -Hc"]).ok();
     }
 
     fn users(env: Env) {
@@ -255,5 +259,17 @@ both! {
         assert_eq!(listed_without_ours(&output.ok()), listed_without_ours(listed));
         let output = env.coracle(["run", "--rm", "--network", "none", "layers:v1"]);
         assert_eq!(output.ok(), "kept\nnew");
+    }
+}
+
+as_user! {
+    fn who_keeps_their_ids_keeps_their_name(env: Env) {
+        let (uid, _) = env.ids();
+        let users = std::fs::read_to_string("/etc/passwd").expect("users");
+        let own = users.lines().find(|line| line.split(':').nth(2) == Some(&uid.to_string())).expect("the user");
+        let name = run_with(&env, &["--userns", "keep-id"], &["id", "-un"]).ok();
+        // The image has users of its own.
+        let images = run(&env, &["grep", &format!("^[^:]*:[^:]*:{uid}:"), "/etc/passwd"]).code() == 0;
+        assert!(images || own.starts_with(&format!("{name}:")), "{name}");
     }
 }

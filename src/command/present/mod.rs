@@ -10,6 +10,7 @@ pub mod table;
 pub mod template;
 pub mod yaml;
 
+use crate::failure::{self, Level};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 use std::io::{ErrorKind, Write};
@@ -248,8 +249,7 @@ pub fn text(text: &str) -> Result<()> {
 
 /// Tell of something that is no failure, in the form that scripts of podman's users look for.
 pub fn warn(text: &str) {
-    let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
-    eprintln!("time=\"{time}\" level=warning msg={text:?}");
+    failure::note(Level::Warning, || text.to_owned());
 }
 
 /// Ask before something is removed. What cannot be answered (no terminal, end of input) is a no.

@@ -48,6 +48,7 @@ impl House {
             places.files.push(PollFd::new(output, PollFlags::POLLIN));
             places.files.len() - 1
         });
+        let notify = self.notify.as_ref().and_then(|notify| places.add(notify, PollFlags::POLLIN));
         let first = places.files.len();
         let names = self.network.fds();
         for file in &names {
@@ -65,6 +66,7 @@ impl House {
             listener: is(listener),
             process: is(pidfd),
             check: is(check),
+            notify: is(notify),
             network: names.into_iter().any(|index| is(Some(index))),
             sources: sources.map(is),
             clients: clients
@@ -93,6 +95,7 @@ pub(super) struct Ready {
     pub(super) listener: bool,
     pub(super) process: bool,
     pub(super) check: bool,
+    pub(super) notify: bool,
     pub(super) network: bool,
     pub(super) sources: [bool; 2],
     pub(super) clients: Vec<Seen>,
@@ -102,7 +105,7 @@ impl Ready {
     /// Whether there is anything to do.
     pub(super) fn any(&self) -> bool {
         let of_client = |seen: &Seen| seen.speaks || seen.sinks != [false; 2];
-        self.signals || self.listener || self.process || self.check || self.network || self.sources != [false; 2]
+        self.signals || self.listener || self.process || self.check || self.notify || self.network || self.sources != [false; 2]
             || self.clients.iter().any(of_client)
     }
 }
