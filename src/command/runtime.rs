@@ -14,39 +14,50 @@ mod update;
 
 use crate::failure::{self, Failure, Kind};
 use anyhow::Result;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use global::Global;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// A command of the runtime: its name and what it does with the words after it.
+/// A command of the runtime: its name, the words after it, and what it does with them.
 struct Verb {
     name: &'static str,
+    words: &'static str,
     run: fn(&Global, &[OsString]) -> Result<ExitCode>,
     about: &'static str,
 }
 
+const fn verb(
+    name: &'static str,
+    words: &'static str,
+    about: &'static str,
+    run: fn(&Global, &[OsString]) -> Result<ExitCode>,
+) -> Verb {
+    Verb { name, words, run, about }
+}
+
 const VERBS: &[Verb] = &[
-    Verb { name: "create", run: |g, w| create::create(g, parse(w)?), about: "create a container" },
-    Verb {
-        name: "start",
-        run: |g, w| control::start(g, parse(w)?),
-        about: "execute the command of a created container",
-    },
-    Verb { name: "run", run: |g, w| create::run(g, parse(w)?), about: "create and start a container" },
-    Verb { name: "exec", run: |g, w| exec::exec(g, parse(w)?), about: "execute another process in a container" },
-    Verb { name: "state", run: |g, w| observe::state(g, parse(w)?), about: "print the state of a container" },
-    Verb { name: "list", run: |g, w| observe::list(g, parse(w)?), about: "list containers" },
-    Verb { name: "ps", run: |g, w| observe::ps(g, parse(w)?), about: "list the processes of a container" },
-    Verb { name: "events", run: |g, w| observe::events(g, parse(w)?), about: "print usage and out-of-memory events" },
-    Verb { name: "kill", run: |g, w| control::kill(g, parse(w)?), about: "send a signal to a container" },
-    Verb { name: "pause", run: |g, w| control::pause(g, parse(w)?), about: "stop all processes where they are" },
-    Verb { name: "resume", run: |g, w| control::resume(g, parse(w)?), about: "let paused processes go on" },
-    Verb { name: "update", run: |g, w| update::update(g, parse(w)?), about: "change resource limits" },
-    Verb { name: "delete", run: |g, w| control::delete(g, parse(w)?), about: "remove a container that has ended" },
-    Verb { name: "spec", run: |g, w| describe::spec(g, parse(w)?), about: "write a template of config.json" },
-    Verb { name: "features", run: |g, w| describe::features(g, parse(w)?), about: "print what this runtime can do" },
+    verb("create", "CONTAINER", "create a container", |g, w| create::create(g, parse(w)?)),
+    verb("start", "CONTAINER", "execute the command of a created container", |g, w| control::start(g, parse(w)?)),
+    verb("run", "CONTAINER", "create and start a container", |g, w| create::run(g, parse(w)?)),
+    verb("exec", "CONTAINER cmd", "execute another process in a container", |g, w| exec::exec(g, parse(w)?)),
+    verb("state", "CONTAINER", "print the state of a container", |g, w| observe::state(g, parse(w)?)),
+    verb("list", "", "list containers", |g, w| observe::list(g, parse(w)?)),
+    verb("ps", "CONTAINER [PS OPTION...]", "list the processes of a container", |g, w| observe::ps(g, parse(w)?)),
+    verb("events", "CONTAINER", "print usage and out-of-memory events", |g, w| observe::events(g, parse(w)?)),
+    verb("kill", "CONTAINER [SIGNAL]", "send a signal to a container", |g, w| control::kill(g, parse(w)?)),
+    verb("pause", "CONTAINER", "stop all processes where they are", |g, w| control::pause(g, parse(w)?)),
+    verb("resume", "CONTAINER", "let paused processes go on", |g, w| control::resume(g, parse(w)?)),
+    verb("update", "CONTAINER", "change resource limits", |g, w| update::update(g, parse(w)?)),
+    verb("delete", "CONTAINER...", "remove a container that has ended", |g, w| control::delete(g, parse(w)?)),
+    verb("spec", "", "write a template of config.json", |g, w| describe::spec(g, parse(w)?)),
+    verb("features", "", "print what this runtime can do", |g, w| describe::features(g, parse(w)?)),
+    verb("checkpoint", "CONTAINER", "refused: a container cannot be frozen to disk", |_, w| {
+        describe::checkpoint(parse(w)?)
+    }),
+    verb("restore", "CONTAINER", "refused, as checkpoint is", |_, w| describe::checkpoint(parse(w)?)),
 ];
 
 /// The arguments for the runtime, if it is the runtime that was called.
@@ -54,10 +65,14 @@ pub fn arguments(arguments: &[OsString]) -> Option<&[OsString]> {
     let (name, rest) = arguments.split_first()?;
     let name = Path::new(name).file_name()?.to_str()?;
     match rest.first() {
-        _ if matches!(name, "coracle-oci" | "runc" | "crun") => Some(rest),
+        _ if is_runtime_name(name) => Some(rest),
         Some(first) if first == "oci" => Some(&rest[1..]),
         _ => None,
     }
+}
+
+fn is_runtime_name(name: &str) -> bool {
+    matches!(name, "coracle-oci" | "runc" | "crun")
 }
 
 /// Run the runtime's command line.
@@ -79,7 +94,10 @@ fn dispatch(global: &Global, words: &[OsString]) -> Result<ExitCode> {
     };
     let name = name.to_string_lossy();
     match VERBS.iter().find(|verb| verb.name == name) {
-        Some(verb) => (verb.run)(global, rest),
+        Some(verb) => match (verb.run)(global, rest) {
+            Err(error) if error.is::<Help>() => print_verb_help(verb, &error.to_string()),
+            other => other,
+        },
         None if name == "help" => {
             print_help();
             Ok(ExitCode::SUCCESS)
@@ -98,18 +116,51 @@ fn parse<T: CommandFactory + FromArgMatches>(words: &[OsString]) -> Result<T> {
 }
 
 fn wrong_usage(error: clap::Error) -> anyhow::Error {
-    if !error.use_stderr() {
-        super::present::text(&error.to_string())
-            .map_or_else(|error| error, |()| Failure::new(Kind::Silent(0), "").into())
-    } else {
-        let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        Failure::new(Kind::Missing, first).into()
+    match error.kind() {
+        ErrorKind::DisplayHelp => Help(error.to_string()).into(),
+        _ => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            Failure::new(Kind::Missing, first).into()
+        }
     }
 }
 
+/// Not a failure: help was asked for, and clap wrote this.
+#[derive(Debug)]
+struct Help(String);
+
+impl std::fmt::Display for Help {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Help {}
+
+/// By what name we were called, and how a command is then written.
+fn called() -> (String, &'static str) {
+    let path = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let name = path.file_name().map_or_else(|| "coracle".to_owned(), |name| name.to_string_lossy().into_owned());
+    let is_runtime = is_runtime_name(&name);
+    (name, if is_runtime { "" } else { " oci" })
+}
+
+/// Help for one verb, in runc's order with crun's line of usage.
+fn print_verb_help(verb: &Verb, help: &str) -> Result<ExitCode> {
+    let (name, oci) = called();
+    let Verb { name: word, words, about, .. } = verb;
+    let at = ["Options:", "Arguments:"].into_iter().filter_map(|title| help.find(title)).min().unwrap_or(help.len());
+    let usage = format!("Usage: {name}{oci} [OPTION...] {word} {words}");
+    let text = format!("NAME:\n   {name}{oci} {word} - {about}\n\n{}\n\n{}\n", usage.trim_end(), help[at..].trim_end());
+    super::present::text(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn print_help() {
-    let mut text = String::from("Usage: coracle oci [OPTIONS] COMMAND [ARGUMENTS]\n\nCommands:\n");
+    let (name, oci) = called();
+    let mut text = format!("NAME:\n   {name}{oci} - Open Container Initiative runtime\n\n");
+    text.push_str(&format!("Usage: {name}{oci} [OPTION...] COMMAND [ARGUMENT...]\n\nCommands:\n"));
     for verb in VERBS {
         text.push_str(&format!("  {:10} {}\n", verb.name, verb.about));
     }

@@ -2,9 +2,9 @@
 
 use super::global::Global;
 use crate::command::present;
-use crate::runtime::plan;
+use crate::runtime::{cgroup, plan};
 use crate::state::file::{self, Durability};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -52,7 +52,9 @@ fn template(rootless: bool) -> Value {
         mounts.push(mount("/sys", "sysfs", "sysfs", &system));
     }
     mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]));
-    let mut kinds = vec!["pid", "ipc", "uts", "mount", "cgroup"];
+    let mut kinds = vec!["pid", "ipc", "uts", "mount"];
+    // On version 1 it would hide from a process in which groups it is.
+    kinds.extend(cgroup::is_unified().then_some("cgroup"));
     kinds.push(if rootless { "user" } else { "network" });
     let namespaces: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind})).collect();
     let mut linux = json!({
@@ -150,4 +152,17 @@ pub fn features(_: &Global, _: Features) -> Result<ExitCode> {
     });
     present::text(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whatever is asked of a checkpoint.
+#[derive(Parser)]
+#[command(arg_required_else_help = false)]
+pub struct Checkpoint {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _words: Vec<String>,
+}
+
+/// `checkpoint` and `restore`: a program that saves and restores processes is not part of this one.
+pub fn checkpoint(_: Checkpoint) -> Result<ExitCode> {
+    bail!("checkpoint and restore are not supported: they need CRIU, which this runtime does not drive")
 }
