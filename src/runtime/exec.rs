@@ -3,7 +3,6 @@
 //! The caller's own process clones it; nothing of the caller but the descriptors asked for is to be seen from inside
 //! (CVE-2016-9962: hidden from tracers before it joins; all else closed on exec).
 
-use super::hook::State;
 use super::plan::{Plan, Seed, Tail, Task, check_process, tail};
 use super::step::{Child, Fault, Place, Step};
 use super::sync::Word;
@@ -28,6 +27,8 @@ pub struct ExecOptions<'a> {
     pub preserve_fds: u32,
     /// The process is killed when the caller dies.
     pub die_with_parent: bool,
+    /// The process may run on every processor of its cgroup, wherever the caller is bound to.
+    pub reset_affinity: bool,
     /// More of its environment, which goes before its own.
     pub environment: Vec<String>,
 }
@@ -59,6 +60,7 @@ pub fn plan_exec(process: &Process, options: ExecOptions<'_>) -> Result<Plan> {
         borrowed: Vec::new(),
         detour: None,
         wants_terminal: process.terminal().unwrap_or(false),
+        warnings: Vec::new(),
         seed: Seed { preserve_fds: options.preserve_fds, ..Seed::default() },
     };
     if kinds & libc::CLONE_NEWPID != 0 {
@@ -78,10 +80,10 @@ pub fn plan_exec(process: &Process, options: ExecOptions<'_>) -> Result<Plan> {
     let rest = Tail {
         linux: options.linux,
         start_hooks: Vec::new(),
-        state: &State::default(),
         environment: options.environment,
         die_with_parent: options.die_with_parent,
         keep_groups: false,
+        reset_affinity: options.reset_affinity,
         wait_for_start: true,
     };
     tail(&mut plan, process, rest)?;

@@ -1,16 +1,18 @@
 //! Hooks: programs of the administrator that run at six points of a container's life, with its state on stdin.
 
-use super::step::Fault;
+use super::step::{Child, Fault};
 use crate::sys::process;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::Hook;
 use serde::Serialize;
 use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -73,6 +75,8 @@ fn is_zero(number: &i32) -> bool {
 #[derive(Clone, Debug)]
 pub struct HookStep {
     pub stage: Stage,
+    /// Its place among the hooks of its stage.
+    pub index: usize,
     pub hook: Hook,
     pub state: State,
 }
@@ -86,15 +90,27 @@ impl fmt::Display for HookStep {
 impl HookStep {
     /// Run it for the container whose first process is `pid`.
     pub fn run(&self, pid: i32) -> Result<()> {
-        self.execute(pid).with_context(|| self.to_string())
+        self.execute(pid, None).with_context(|| self.title())
     }
 
-    /// Run it in the container's first process.
-    pub fn run_in_child(&self) -> Result<(), Fault> {
-        self.execute(nix::unistd::getpid().as_raw()).map_err(|error| Fault::refused(format!("{error:#}")))
+    /// Run it in the container's first process. A hook of the container's own namespaces that names no environment has
+    /// that of the process which it precedes.
+    pub fn run_in_child(&self, child: &Child) -> Result<(), Fault> {
+        let inherited = Some(child.environment.as_slice()).filter(|_| self.stage == Stage::StartContainer);
+        if self.stage == Stage::CreateContainer {
+            // runc's hooks of this stage run in the root file system, and there are some that count on it.
+            child.root.enter()?;
+        }
+        self.execute(nix::unistd::getpid().as_raw(), inherited)
+            .map_err(|error| Fault::refused(format!("{:#}", error.context(self.title()))))
     }
 
-    fn execute(&self, pid: i32) -> Result<()> {
+    /// What an error begins with: engines look for these words.
+    fn title(&self) -> String {
+        format!("error running {} hook #{}", self.stage.name(), self.index)
+    }
+
+    fn execute(&self, pid: i32, inherited: Option<&[CString]>) -> Result<()> {
         let state = State { pid, status: self.stage.status().to_owned(), ..self.state.clone() };
         let state = serde_json::to_vec(&state)?;
         let arguments = self.hook.args().clone().unwrap_or_default();
@@ -107,8 +123,10 @@ impl HookStep {
         // A hook that names no environment has the runtime's own.
         if let Some(environment) = self.hook.env() {
             command.env_clear().envs(environment.iter().filter_map(|entry| entry.split_once('=')));
+        } else if let Some(environment) = inherited {
+            command.env_clear().envs(environment.iter().filter_map(|entry| pair(entry)));
         }
-        if self.stage != Stage::StartContainer {
+        if !matches!(self.stage, Stage::CreateContainer | Stage::StartContainer) {
             command.current_dir(&self.state.bundle);
         }
         let stream = |annotation: &str, said: &File| -> Result<Stdio> {
@@ -119,7 +137,7 @@ impl HookStep {
         };
         command.stdin(Stdio::piped());
         command.stdout(stream("run.oci.hooks.stdout", &said)?).stderr(stream("run.oci.hooks.stderr", &said)?);
-        let mut child = command.spawn()?;
+        let mut child = command.spawn().with_context(|| self.hook.path().display().to_string())?;
         if let Some(mut stdin) = child.stdin.take() {
             // A hook need not read its state.
             let _ = stdin.write_all(&state);
@@ -128,7 +146,7 @@ impl HookStep {
         if !wait_until(child.id(), timeout)? {
             let _ = child.kill();
             let _ = child.wait();
-            bail!("timed out after {} s", timeout.unwrap_or_default().as_secs());
+            bail!("{}: timed out after {} s", self.hook.path().display(), timeout.unwrap_or_default().as_secs());
         }
         let status = child.wait()?;
         if status.success() {
@@ -136,11 +154,22 @@ impl HookStep {
         }
         let mut text = String::new();
         let _ = said.rewind().and_then(|()| (&mut said).take(1024).read_to_string(&mut text));
+        let how = match status.code() {
+            Some(code) => format!("failed with exit code {code}"),
+            None => format!("died: {status}"),
+        };
+        let what = format!("{}: {} hook {how}", self.hook.path().display(), self.stage.name());
         match text.trim() {
-            "" => bail!("{status}"),
-            text => bail!("{status}: {text}"),
+            "" => bail!("{what}"),
+            text => bail!("{what}: {text}"),
         }
     }
+}
+
+fn pair(entry: &CStr) -> Option<(&OsStr, &OsStr)> {
+    let bytes = entry.to_bytes();
+    let at = bytes.iter().position(|byte| *byte == b'=')?;
+    Some((OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..])))
 }
 
 fn append_to(path: &str) -> Result<Stdio> {
@@ -181,7 +210,7 @@ mod tests {
             hook = hook.timeout(timeout);
         }
         let state = State { id: "some".into(), bundle: "/".into(), ..State::default() };
-        HookStep { stage: Stage::Poststart, hook: hook.build().unwrap(), state }
+        HookStep { stage: Stage::Poststart, index: 0, hook: hook.build().unwrap(), state }
     }
 
     #[test]
@@ -192,12 +221,12 @@ mod tests {
     #[test]
     fn what_a_failing_hook_said_is_told() {
         let error = shell("echo no such luck >&2; exit 3", None).run(7).unwrap_err();
-        assert_eq!(format!("{error:#}"), "run poststart hook /bin/sh: exit status: 3: no such luck");
+        assert_eq!(format!("{error:#}"), "error running poststart hook #0: /bin/sh: poststart hook failed with exit code 3: no such luck");
     }
 
     #[test]
     fn a_hook_that_hangs_is_killed() {
         let error = shell("exec sleep 1000", Some(1)).run(7).unwrap_err();
-        assert_eq!(format!("{error:#}"), "run poststart hook /bin/sh: timed out after 1 s");
+        assert_eq!(format!("{error:#}"), "error running poststart hook #0: /bin/sh: timed out after 1 s");
     }
 }

@@ -5,6 +5,7 @@
 
 use super::step::{Child, Fault, Step};
 use super::sync::{End, Message, STRANGER, STRANGER_EXECUTE, StepError, Word};
+use crate::sys::fd::{accept, close_all_but};
 use crate::sys::process;
 use std::os::fd::AsFd;
 
@@ -60,8 +61,11 @@ fn wait_at_door(child: &mut Child) -> Result<(), Fault> {
     let Some(door) = child.door.take() else {
         return Err(Fault::refused("there is no door"));
     };
+    // It may wait for days. Of the runtime and its caller it keeps nothing open meanwhile.
+    child.let_go();
+    close_all_but(3 + child.preserved_fds, &[door.as_fd(), child.channel.socket().as_fd()])?;
     loop {
-        let visitor = End::new(crate::sys::fd::accept(door.as_fd())?);
+        let visitor = End::new(accept(door.as_fd())?);
         if let Ok(Message::Word(Word::Start, _)) = visitor.hear() {
             child.channel = visitor;
             child.speaks_with_stranger = true;

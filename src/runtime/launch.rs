@@ -330,18 +330,24 @@ pub fn explain_step(step: Option<&Step>, error: &StepError) -> anyhow::Error {
     }
     let cause = describe(error.errno);
     if matches!(step, Some(Step::FindCommand | Step::Execute)) || error.step == STRANGER_EXECUTE {
-        return explain_command(&detail, error.errno, &cause);
+        let is_found = error.step == STRANGER_EXECUTE || matches!(step, Some(Step::Execute));
+        return explain_command(&detail, error.errno, &cause, is_found);
     }
     let cause = if detail.is_empty() || what.contains(&detail) { cause } else { format!("{detail}: {cause}") };
     anyhow::anyhow!(cause).context(what)
 }
 
 /// In words that docker, podman and the shims look for.
-fn explain_command(command: &str, errno: i32, cause: &str) -> anyhow::Error {
+fn explain_command(command: &str, errno: i32, cause: &str, is_found: bool) -> anyhow::Error {
     let kind = match errno {
         libc::ENOENT | libc::ENOTDIR => Kind::NotFound,
         _ => Kind::NotExecutable,
     };
+    if is_found && errno == libc::ENOENT {
+        // It is there and its interpreter is not.
+        let failure = anyhow::anyhow!("{cause}").context(format!("exec {command}"));
+        return failure.context(Failure::new(kind, "").hint("the interpreter it names in its first line is missing"));
+    }
     let cause = match errno {
         libc::ENOENT if !command.contains('/') => "executable file not found in $PATH".to_owned(),
         libc::ENOENT => format!("stat {command}: {cause}"),
@@ -377,6 +383,8 @@ fn prepare_mounts(plan: &mut Plan, root_mount: &mut Option<OwnedFd>) -> Result<(
                 Ok(Some(tree))
             }
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),
+            // It may be made by one of the container's own mounts before.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error).with_context(|| path.to_string_lossy().into_owned()),
         }
     };

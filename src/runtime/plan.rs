@@ -58,6 +58,8 @@ pub struct PlanOptions {
     pub keep_groups: bool,
     /// This host confines with SELinux: mount labels are meant.
     pub has_selinux: bool,
+    /// The process may run on every processor of its cgroup, wherever the caller is bound to.
+    pub reset_affinity: bool,
     /// More of its environment, which goes before its own (LISTEN_FDS).
     pub environment: Vec<String>,
 }
@@ -76,6 +78,8 @@ pub struct Plan {
     pub detour: Option<OwnedFd>,
     /// The spec asks for a terminal.
     pub wants_terminal: bool,
+    /// What is asked for and cannot be had, where the specification says to go on without.
+    pub warnings: Vec<String>,
     pub(super) seed: Seed,
 }
 
@@ -122,6 +126,7 @@ pub fn plan(spec: &Spec, options: PlanOptions) -> Result<Plan> {
         borrowed: Vec::new(),
         detour: None,
         wants_terminal: process.terminal().unwrap_or(false),
+        warnings: Vec::new(),
         seed: Seed {
             prepared: options.mounts,
             door: options.door,
@@ -166,8 +171,8 @@ pub fn plan(spec: &Spec, options: PlanOptions) -> Result<Plan> {
         layout.root_steps(&mut plan)?;
     }
     host_hooks(spec, &state, &mut plan);
-    for hook in hooks(spec, Stage::CreateContainer) {
-        plan.child.push(Step::Hook(Box::new(HookStep { stage: Stage::CreateContainer, hook, state: state.clone() })));
+    for hook in hook_steps(spec, Stage::CreateContainer, &state) {
+        plan.child.push(Step::Hook(Box::new(hook)));
     }
     for (path, value) in mount::sysctls(linux)? {
         plan.child.push(Step::Sysctl { path, value });
@@ -181,11 +186,11 @@ pub fn plan(spec: &Spec, options: PlanOptions) -> Result<Plan> {
     }
     let tail = process::Tail {
         linux: Some(linux),
-        start_hooks: hooks(spec, Stage::StartContainer),
-        state: &state,
+        start_hooks: hook_steps(spec, Stage::StartContainer, &state).collect(),
         environment: options.environment,
         die_with_parent: options.die_with_parent,
         keep_groups: options.keep_groups,
+        reset_affinity: options.reset_affinity,
         wait_for_start: true,
     };
     process::tail(&mut plan, process, tail)?;
@@ -205,9 +210,7 @@ fn host_hooks(spec: &Spec, state: &State, plan: &mut Plan) {
         tasks.push(Task::NetDevices(moves));
     }
     for stage in [Stage::Prestart, Stage::CreateRuntime] {
-        for hook in hooks(spec, stage) {
-            tasks.push(Task::Hook(Box::new(HookStep { stage, hook, state: state.clone() })));
-        }
+        tasks.extend(hook_steps(spec, stage, state).map(|hook| Task::Hook(Box::new(hook))));
     }
     if tasks.is_empty() {
         return;
@@ -216,6 +219,16 @@ fn host_hooks(spec: &Spec, state: &State, plan: &mut Plan) {
     plan.tasks.push(Task::Hear(Word::Mounted));
     plan.tasks.extend(tasks);
     plan.tasks.push(Task::Say(Word::HooksRun));
+}
+
+/// The hooks of a stage, ready to run.
+pub fn hook_steps(spec: &Spec, stage: Stage, state: &State) -> impl Iterator<Item = HookStep> {
+    hooks(spec, stage).into_iter().enumerate().map(move |(index, hook)| HookStep {
+        stage,
+        index,
+        hook,
+        state: state.clone(),
+    })
 }
 
 /// The hooks of a stage.
@@ -283,10 +296,13 @@ impl Layout<'_> {
         let path = path_string(&self.bundle.join(root.path()))?;
         let is_hidden = propagation.is_some_and(|(flags, _)| flags == libc::MS_SHARED);
         plan.child.push(Step::AttachRoot { path, prepared: self.root_is_prepared, is_hidden });
+        let mut late = Vec::new();
         for (index, mount) in self.spec.mounts().iter().flatten().enumerate() {
             let is_prepared = plan.seed.prepared.contains_key(&index);
-            let step = mount::mount_step(mount, &mount::Surroundings { index, is_prepared, layout: self })
+            let mut step = mount::mount_step(mount, &mount::Surroundings { index, is_prepared, layout: self })
                 .with_context(|| format!("mounts[{index}]"))?;
+            // Nodes, links and mount points are still to be made in it.
+            late.extend(step.put_off_read_only().map(|step| Step::Mount(Box::new(step))));
             plan.child.push(Step::Mount(Box::new(step)));
         }
         self.device_steps(plan)?;
@@ -297,6 +313,7 @@ impl Layout<'_> {
         if process.cwd() != Path::new("/") {
             plan.child.push(Step::MakeWorkDir(path_string(process.cwd())?));
         }
+        plan.child.extend(late);
         Ok(())
     }
 
@@ -335,7 +352,8 @@ impl Layout<'_> {
 
     /// Close what is to be closed, and make the root the root.
     fn sealing_steps(&self, no_pivot: bool, plan: &mut Plan) -> Result<()> {
-        for path in self.linux.masked_paths().iter().flatten() {
+        let mut masked = std::collections::HashSet::new();
+        for path in self.linux.masked_paths().iter().flatten().filter(|path| masked.insert(path.as_str())) {
             plan.child.push(Step::Mask(c_string("", path)?));
         }
         for path in self.linux.readonly_paths().iter().flatten() {

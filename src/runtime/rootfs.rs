@@ -16,7 +16,7 @@ use super::step::{Fault, propagation_name};
 use crate::sys::fd;
 use crate::sys::mount::{self, Attributes};
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FchmodatFlags, Mode};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -53,7 +53,34 @@ pub struct MountStep {
     /// This mount may lie inside procfs.
     pub may_cover_proc: bool,
     /// Ids are mapped, in the whole tree or in the topmost mount; the parent prepares such a mount.
-    pub idmap: Option<(IdMaps, bool)>,
+    pub idmap: Option<(Mapping, bool)>,
+}
+
+/// How ids are mapped.
+pub enum Mapping {
+    /// By these maps.
+    Own(IdMaps),
+    /// As in the user namespace at this path, which the container joins.
+    Joined(CString),
+}
+
+impl Mapping {
+    /// A user namespace that maps so.
+    pub fn namespace(&self) -> anyhow::Result<OwnedFd> {
+        match self {
+            Mapping::Own(maps) => maps.namespace(),
+            Mapping::Joined(path) => Ok(fd::open(path, libc::O_RDONLY)?),
+        }
+    }
+}
+
+impl fmt::Display for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mapping::Own(maps) => maps.fmt(f),
+            Mapping::Joined(path) => write!(f, "of {}", path.to_string_lossy()),
+        }
+    }
 }
 
 /// What is mounted.
@@ -132,6 +159,11 @@ impl Root {
         Ok(())
     }
 
+    /// Make it the working directory.
+    pub fn enter(&self) -> Result<(), Fault> {
+        Ok(nix::unistd::fchdir(self.dir()?)?)
+    }
+
     /// `rootfsPropagation`.
     pub fn set_propagation(&self, flags: u64, recursive: bool) -> Result<(), Fault> {
         let attributes = Attributes { propagation: flags, ..Attributes::default() };
@@ -180,6 +212,27 @@ impl Root {
 }
 
 impl MountStep {
+    /// A read-only tmpfs on /dev is made writable, and comes back as the step that closes it.
+    pub fn put_off_read_only(&mut self) -> Option<MountStep> {
+        let is_new = matches!(&self.source, Source::New { kind, .. } if kind.as_c_str() == c"tmpfs");
+        if !is_new || self.target.as_c_str() != c"/dev" || self.attributes.set & mount::ATTR_RDONLY == 0 {
+            return None;
+        }
+        self.attributes.set &= !mount::ATTR_RDONLY;
+        let read_only = Attributes { set: mount::ATTR_RDONLY, ..Attributes::default() };
+        Some(MountStep {
+            index: self.index,
+            source: Source::Remount,
+            target: self.target.clone(),
+            attributes: read_only,
+            recursive: Attributes::default(),
+            propagates_recursively: false,
+            is_strict: true,
+            may_cover_proc: false,
+            idmap: None,
+        })
+    }
+
     /// Make the mount.
     pub fn run(&self, root: &mut Root, prepared: &mut BTreeMap<usize, OwnedFd>) -> Result<(), Fault> {
         let tree = match &self.source {
@@ -198,9 +251,17 @@ impl MountStep {
         {
             return Err(Fault::refused("only a procfs may be mounted on /proc"));
         }
+        let is_tmpfs = matches!(&self.source, Source::New { kind, .. } if kind.as_c_str() == c"tmpfs");
+        let inherits = is_tmpfs && !self.names_a_mode();
+        // Looked for before the target is made.
+        let existed = inherits && resolve::existing(root.dir()?, &self.target).is_ok();
         let target = self.target(root, is_directory(tree.as_fd())?)?;
         if let Source::New { copy_up: true, .. } = self.source {
             copyup::copy(target.as_fd(), tree.as_fd())?;
+        } else if existed {
+            // The mode of the directory that it covers, as every runtime has it.
+            let mode = nix::sys::stat::fstat(&target)?.st_mode & 0o7777;
+            nix::sys::stat::fchmodat(&tree, c".", Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)?;
         }
         self.change(tree.as_fd())?;
         mount::move_mount(tree.as_fd(), target.as_fd())?;
@@ -213,7 +274,12 @@ impl MountStep {
     /// Where it goes; made if it is not there.
     fn target(&self, root: &Root, is_directory: bool) -> Result<OwnedFd, Fault> {
         let wanted = if self.is_strict {
-            resolve::strict_directory(root.dir()?, &self.target)
+            let strict = resolve::strict_directory(root.dir()?, &self.target);
+            if strict.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ELOOP)) {
+                let path = self.target.to_string_lossy();
+                return Err(Fault::refused(format!("{path} must be mounted on ordinary directory, and a link is there")));
+            }
+            strict
         } else if is_directory {
             resolve::directory(root.dir()?, &self.target)
         } else {
@@ -225,6 +291,10 @@ impl MountStep {
             return Err(Fault::refused(format!("{} is inside procfs", self.target.to_string_lossy())));
         }
         Ok(target)
+    }
+
+    fn names_a_mode(&self) -> bool {
+        matches!(&self.source, Source::New { options, .. } if options.iter().any(|(key, _)| key.as_c_str() == c"mode"))
     }
 
     fn new_file_system(&self, kind: &CStr, options: &[(CString, Option<CString>)]) -> Result<OwnedFd, Fault> {

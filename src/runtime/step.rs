@@ -206,6 +206,16 @@ pub struct Child {
     pub preserved_fds: u32,
 }
 
+impl Child {
+    /// Drop what only steps before `start` need.
+    pub fn let_go(&mut self) {
+        self.root = Root::default();
+        self.cgroup_files.clear();
+        self.prepared.clear();
+        (self.root_mount, self.stdio, self.terminal) = (None, None, None);
+    }
+}
+
 /// Why a step failed.
 pub struct Fault {
     pub errno: i32,
@@ -300,7 +310,7 @@ impl Step {
             Step::ReadOnly(path) => child.root.make_read_only(path),
             Step::ReadOnlyRoot => child.root.make_root_read_only(),
             Step::Sysctl { path, value } => child.root.write_sysctl(path, value.as_bytes()),
-            Step::Hook(hook) => hook.run_in_child(),
+            Step::Hook(hook) => hook.run_in_child(child),
             Step::PivotRoot => child.root.pivot(),
             Step::MoveRoot => child.root.move_to_root(),
 
@@ -317,7 +327,7 @@ impl Step {
                 process::set_group(*gid)?;
                 Ok(process::set_user(*uid)?)
             }
-            Step::Capabilities(sets) => Ok(capability::set(sets)?),
+            Step::Capabilities(sets) => Ok(capability::set_granted(sets)?),
             Step::Ambient(raised) => {
                 capability::clear_ambient()?;
                 Ok(raised.iter().try_for_each(|cap| capability::raise_ambient(*cap))?)

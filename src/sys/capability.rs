@@ -34,6 +34,17 @@ pub fn set(sets: &Sets) -> io::Result<()> {
     Ok(())
 }
 
+/// The same; of what this process itself has been denied (by whoever runs it), the rest.
+pub fn set_granted(sets: &Sets) -> io::Result<()> {
+    match set(sets) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            let own = get()?.permitted;
+            set(&Sets { effective: sets.effective & own, permitted: sets.permitted & own, ..*sets })
+        }
+        other => other,
+    }
+}
+
 /// capget(2) of this thread.
 pub fn get() -> io::Result<Sets> {
     let header = Header { version: VERSION_3, pid: 0 };

@@ -59,6 +59,24 @@ pub fn close_range_cloexec(first: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Close all descriptors from `first` on, but for these.
+///
+/// Only for a process that will never return to whoever owns them: a child that waits and then executes.
+pub fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd() as u32).filter(|fd| *fd >= first).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for fd in kept.into_iter().chain([u32::MAX]) {
+        if from < fd {
+            // SAFETY: takes numbers only; nothing that owns one of them is used or dropped in this process any more,
+            // which is what the caller promises.
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) })?;
+        }
+        from = fd.saturating_add(1);
+    }
+    Ok(())
+}
+
 /// Clear close-on-exec of a descriptor number, if there is one; true if there was.
 pub fn keep_on_exec(fd: RawFd) -> bool {
     // SAFETY: fcntl on a number: EBADF where it is not open, no memory is touched.

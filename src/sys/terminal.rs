@@ -42,6 +42,13 @@ pub fn is_terminal(file: impl AsFd) -> bool {
     termios::tcgetattr(file).is_ok()
 }
 
+/// Lines written to it end as they are, without a carriage return added.
+pub fn keep_newlines(terminal: impl AsFd) -> io::Result<()> {
+    let mut mode = termios::tcgetattr(&terminal)?;
+    mode.output_flags.remove(termios::OutputFlags::ONLCR);
+    Ok(termios::tcsetattr(&terminal, SetArg::TCSANOW, &mode)?)
+}
+
 /// A terminal in raw mode; dropping it gives the old mode back.
 pub struct RawMode<T: AsFd> {
     terminal: T,

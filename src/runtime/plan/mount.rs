@@ -2,7 +2,7 @@
 
 use super::{Layout, c_string, path_string};
 use crate::runtime::idmap::{IdMaps, Range};
-use crate::runtime::rootfs::{MountStep, Source};
+use crate::runtime::rootfs::{Mapping, MountStep, Source};
 use crate::runtime::step::Step;
 use crate::sys::mount::{self, Attributes};
 use anyhow::{Context, Result, bail};
@@ -219,17 +219,21 @@ fn new_file_system(mount: &Mount, kind: &str, options: &Options, layout: &Layout
 }
 
 /// The maps of an idmapped mount and whether they hold for the whole tree.
-fn idmap(mount: &Mount, options: &Options, linux: &Linux) -> Result<Option<(IdMaps, bool)>> {
+fn idmap(mount: &Mount, options: &Options, linux: &Linux) -> Result<Option<(Mapping, bool)>> {
     let own = IdMaps { uid: Range::all(mount.uid_mappings()), gid: Range::all(mount.gid_mappings()) };
     match (options.idmap, own.uid.is_empty(), own.gid.is_empty()) {
         (None, true, true) => Ok(None),
-        (recursive, false, false) => Ok(Some((own, recursive.unwrap_or(false)))),
+        (recursive, false, false) => Ok(Some((Mapping::Own(own), recursive.unwrap_or(false)))),
         (Some(recursive), true, true) => {
             let maps = IdMaps { uid: Range::all(linux.uid_mappings()), gid: Range::all(linux.gid_mappings()) };
+            let user = linux.namespaces().iter().flatten().find(|n| n.typ() == LinuxNamespaceType::User);
+            if let (true, Some(path)) = (maps.uid.is_empty(), user.and_then(|user| user.path().as_ref())) {
+                return Ok(Some((Mapping::Joined(path_string(path)?), recursive)));
+            }
             if maps.uid.is_empty() {
                 bail!("options: `idmap` needs uidMappings and gidMappings, of the mount or of the container");
             }
-            Ok(Some((maps, recursive)))
+            Ok(Some((Mapping::Own(maps), recursive)))
         }
         _ => bail!("uidMappings, gidMappings: one needs the other"),
     }

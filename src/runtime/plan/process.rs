@@ -2,7 +2,7 @@
 //! and may, and the command.
 
 use super::{Plan, Task, c_string, path_string};
-use crate::runtime::hook::{HookStep, Stage, State};
+use crate::runtime::hook::HookStep;
 use crate::runtime::label::Label;
 use crate::runtime::seccomp;
 use crate::runtime::step::{Limit, Step};
@@ -11,7 +11,7 @@ use crate::sys::capability::Sets;
 use crate::sys::process::Scheduling;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{
-    Capabilities, Hook, IOPriorityClass, Linux, LinuxMemoryPolicy, LinuxPersonalityDomain, LinuxSchedulerFlag,
+    Capabilities, IOPriorityClass, Linux, LinuxMemoryPolicy, LinuxPersonalityDomain, LinuxSchedulerFlag,
     LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, PosixRlimitType, Process, Scheduler,
 };
 
@@ -19,16 +19,18 @@ use oci_spec::runtime::{
 pub struct Tail<'a> {
     /// Filter, personality and memory policy come from here.
     pub linux: Option<&'a Linux>,
-    pub start_hooks: Vec<Hook>,
-    pub state: &'a State,
+    pub start_hooks: Vec<HookStep>,
     pub environment: Vec<String>,
     pub die_with_parent: bool,
     pub keep_groups: bool,
+    pub reset_affinity: bool,
     /// Stop when ready until `start`.
     pub wait_for_start: bool,
 }
 
 const CAP_SYS_ADMIN: u32 = 21;
+/// As many processors as a kernel can be built for, in words of 64; the kernel takes those that are there.
+const AFFINITY_WORDS: usize = 128;
 
 /// Append the steps of the process.
 pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
@@ -52,6 +54,9 @@ pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
     // not allow what the runtime does before: the capability is kept so long.
     let keeps_admin = filter.is_some() && !no_new_privileges;
     let capabilities = Wanted::new(process)?;
+    plan.warnings.extend(capabilities.refused.iter().map(|name| {
+        format!("can't raise ambient capability {name}: it is not both permitted and inheritable")
+    }));
 
     if plan.wants_terminal {
         let size = process.console_size().as_ref().map(|size| (size.height() as u16, size.width() as u16));
@@ -60,6 +65,9 @@ pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
     }
     plan.child.push(Step::Stdio { uid: user.uid(), gid: user.gid() });
     plan.child.push(Step::CloseOnExec { first: 3 + plan.seed.preserve_fds });
+    if tail.reset_affinity && process.exec_cpu_affinity().is_none() {
+        plan.child.push(Step::Affinity(vec![u64::MAX; AFFINITY_WORDS]));
+    }
     attributes(plan, process, tail.linux)?;
     let limits = limits(plan, process);
     if let Some(profile) = process.apparmor_profile().as_ref().filter(|name| !name.is_empty()) {
@@ -124,8 +132,7 @@ fn wait_for_start(plan: &mut Plan, tail: &Tail<'_>) {
     }
     plan.child.push(if plan.seed.door.is_some() { Step::Door } else { Step::Hear(Word::Start) });
     for hook in &tail.start_hooks {
-        let hook = HookStep { stage: Stage::StartContainer, hook: hook.clone(), state: tail.state.clone() };
-        plan.child.push(Step::Hook(Box::new(hook)));
+        plan.child.push(Step::Hook(Box::new(hook.clone())));
     }
 }
 
@@ -211,32 +218,36 @@ fn rlimit(kind: PosixRlimitType) -> (u32, &'static str) {
 }
 
 /// The capability sets of a process, as masks.
+#[derive(Default)]
 struct Wanted {
     bounding: u64,
     effective: u64,
     permitted: u64,
     inheritable: u64,
     ambient: Vec<u32>,
+    /// Of the ambient ones, those the kernel would refuse.
+    refused: Vec<String>,
 }
 
 impl Wanted {
     fn new(process: &Process) -> Result<Wanted> {
         let Some(capabilities) = process.capabilities() else {
-            return Ok(Wanted { bounding: 0, effective: 0, permitted: 0, inheritable: 0, ambient: Vec::new() });
+            return Ok(Wanted::default());
         };
         let mask = |set: &Option<Capabilities>| -> Result<u64> {
             let numbers: Vec<u32> = set.iter().flatten().map(number).collect::<Result<_>>()?;
             Ok(numbers.into_iter().fold(0, |mask, number| mask | 1 << number))
         };
         let (permitted, inheritable) = (mask(capabilities.permitted())?, mask(capabilities.inheritable())?);
-        // The kernel raises no others; specs that ask for more (runc's own template) mean these.
-        let ambient = mask(capabilities.ambient())? & permitted & inheritable;
+        let asked = mask(capabilities.ambient())?;
+        let ambient = asked & permitted & inheritable;
         let wanted = Wanted {
             bounding: mask(capabilities.bounding())?,
             effective: mask(capabilities.effective())?,
             permitted,
             inheritable,
-            ambient: (0..64).filter(|number| ambient >> number & 1 == 1).collect(),
+            ambient: bits(ambient).collect(),
+            refused: bits(asked & !ambient).map(capability_name).collect(),
         };
         if wanted.effective & !wanted.permitted != 0 {
             bail!("process.capabilities.effective: has what is not in process.capabilities.permitted");
@@ -251,6 +262,15 @@ impl Wanted {
     fn sets(&self, kept: u64) -> Sets {
         Sets { effective: self.effective | kept, permitted: self.permitted | kept, inheritable: self.inheritable }
     }
+}
+
+fn bits(mask: u64) -> impl Iterator<Item = u32> {
+    (0..64).filter(move |number| mask >> number & 1 == 1)
+}
+
+fn capability_name(number: u32) -> String {
+    let known = caps::all().into_iter().find(|capability| u32::from(capability.index()) == number);
+    known.map_or_else(|| number.to_string(), |capability| capability.to_string())
 }
 
 /// CAP_CHECKPOINT_RESTORE: the newest.

@@ -24,6 +24,7 @@ impl fmt::Display for Step {
             Step::Scheduler(s) => {
                 write!(f, "set scheduler policy {} nice {} priority {}", s.policy, s.nice, s.priority)
             }
+            Step::Affinity(mask) if mask.iter().all(|word| *word == u64::MAX) => write!(f, "allow every processor"),
             Step::Affinity(mask) => write!(f, "set cpu affinity {mask:x?}"),
             Step::Label(label) => label.fmt(f),
             Step::Join { name, place: Place::Path(path), .. } => write!(f, "join {name} namespace {}", text(path)),
