@@ -11,11 +11,11 @@ mod record;
 
 #[cfg(test)]
 pub use create::parse_spec;
-pub use create::{Console, CreateRequest, create, run};
+pub use create::{Console, CreateRequest, Note, Tell, create, run};
 pub use exec::{ExecRequest, exec};
 pub use record::{Container, Record, Root, Status, default_root};
 
-use super::hook::{HookStep, Stage, State};
+use super::hook::{Stage, State};
 use super::launch;
 use super::plan;
 use super::sync::{self, Message, Word};
@@ -28,6 +28,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// Of the document that goes with a seccomp listener; the specification shows it with this one, and crun sends it.
+const PROCESS_STATE_VERSION: &str = "0.2.0";
 
 /// How long `delete --force` waits for a killed process.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,11 +95,8 @@ impl Container {
 
     /// Run the hooks of a stage, for the process that was there.
     fn run_hooks(&self, spec: &Spec, stage: Stage) -> Result<()> {
-        for hook in plan::hooks(spec, stage) {
-            let state = State { status: String::new(), ..self.oci_state()? };
-            HookStep { stage, hook, state }.run(self.record.pid)?;
-        }
-        Ok(())
+        let state = State { status: String::new(), ..self.oci_state()? };
+        plan::hook_steps(spec, stage, &state).try_for_each(|hook| hook.run(self.record.pid))
     }
 
     /// Pass the listener of the container's filter to whoever the profile names.
@@ -105,11 +105,11 @@ impl Container {
         let path = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref());
         let path = path.context("linux.seccomp.listenerPath: missing, and the filter notifies")?;
         let state = serde_json::json!({
-            "ociVersion": self.record.oci_version,
+            "ociVersion": PROCESS_STATE_VERSION,
             "fds": ["seccompFd"],
             "pid": self.record.pid,
             "metadata": seccomp.and_then(|seccomp| seccomp.listener_metadata().clone()).unwrap_or_default(),
-            "state": self.oci_state()?,
+            "state": State { status: "creating".to_owned(), ..self.oci_state()? },
         });
         let socket = std::os::unix::net::UnixStream::connect(path)
             .with_context(|| format!("connect to linux.seccomp.listenerPath {}", path.display()))?;
@@ -141,6 +141,11 @@ impl Container {
             }
         }
         Ok(())
+    }
+
+    /// The first process is gone and others of its cgroup are not, which a pid namespace of its own would have ended.
+    pub fn has_survivors(&self) -> Result<bool> {
+        Ok(self.record.shares_pids && !self.cgroup().pids()?.is_empty())
     }
 
     /// SIGKILL, whatever state it is in: a frozen process does not die before it is thawed, and one whose pid namespace
@@ -189,18 +194,14 @@ impl Container {
     }
 
     fn run_poststop(&self, spec: &Spec) -> Vec<anyhow::Error> {
-        let mut failures = Vec::new();
-        for hook in plan::hooks(spec, Stage::Poststop) {
-            let state = State {
-                oci_version: self.record.oci_version.clone(),
-                id: self.record.id.clone(),
-                bundle: self.record.bundle.clone(),
-                annotations: self.record.annotations.clone(),
-                ..State::default()
-            };
-            failures.extend(HookStep { stage: Stage::Poststop, hook, state }.run(0).err());
-        }
-        failures
+        let state = State {
+            oci_version: self.record.oci_version.clone(),
+            id: self.record.id.clone(),
+            bundle: self.record.bundle.clone(),
+            annotations: self.record.annotations.clone(),
+            ..State::default()
+        };
+        plan::hook_steps(spec, Stage::Poststop, &state).filter_map(|hook| hook.run(0).err()).collect()
     }
 
     /// Kill the first process and wait until it is gone.

@@ -140,7 +140,7 @@ both! {
                 stage: [{"path": if stage == "startContainer" { "/bin/grep" } else { "/bin/false" }}],
             }));
             let said = bundle.run_fails();
-            assert!(said.contains(&format!("run {stage} hook")), "{stage}: {said}");
+            assert!(said.contains(&format!("error running {stage} hook #0: ")), "{stage}: {said}");
         }
     }
 

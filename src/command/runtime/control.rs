@@ -32,7 +32,7 @@ pub fn kill(global: &Global, args: Kill) -> Result<ExitCode> {
     let container = global.container(&args.id)?;
     if args.all {
         container.signal_all(signal)?;
-    } else if signal == libc::SIGKILL && container.status()? != Status::Stopped {
+    } else if signal == libc::SIGKILL && (container.status()? != Status::Stopped || container.has_survivors()?) {
         container.kill()?;
     } else {
         container.signal(signal)?;

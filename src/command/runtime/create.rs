@@ -53,6 +53,7 @@ impl Common {
             preserve_fds: self.preserve_fds,
             manager: global.manager,
             rootless: global.rootless,
+            debug: global.debug,
         })
     }
 }
@@ -67,8 +68,7 @@ pub struct Create {
 /// Make a container that waits for `start`.
 pub fn create(global: &Global, args: Create) -> Result<ExitCode> {
     let request = args.common.request(global, Console::None)?;
-    let mut tell = |line: &str| global.log("debug", line);
-    lifecycle::create(&global.root, request, global.debug.then_some(&mut tell))?;
+    lifecycle::create(&global.root, request, &mut |note| global.note(note))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -97,8 +97,7 @@ pub fn run(global: &Global, args: Run) -> Result<ExitCode> {
     }
     // Before anything is to be forwarded.
     let signals = if args.detach { None } else { Some(relay::Signals::block()?) };
-    let mut tell = |line: &str| global.log("debug", line);
-    let (container, running, terminal) = lifecycle::run(&global.root, request, global.debug.then_some(&mut tell))?;
+    let (container, running, terminal) = lifecycle::run(&global.root, request, &mut |note| global.note(note))?;
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     let ended = relay::until_end(&running, terminal, signals);
     if !args.keep {

@@ -8,6 +8,7 @@ use crate::sys::seal;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, User};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -88,10 +89,11 @@ fn try_exec(global: &Global, args: Exec) -> Result<ExitCode> {
         pid_file: args.pid_file,
         preserve_fds: args.preserve_fds,
         ignore_paused: args.ignore_paused,
+        debug: global.debug,
         cgroups: args.cgroup,
     };
     let signals = if is_detached { None } else { Some(relay::Signals::block()?) };
-    let (running, terminal) = lifecycle::exec(&container, request)?;
+    let (running, terminal) = lifecycle::exec(&container, request, &mut |note| global.note(note))?;
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     Ok(ExitCode::from(relay::until_end(&running, terminal, signals)?.code() as u8))
 }
@@ -99,9 +101,13 @@ fn try_exec(global: &Global, args: Exec) -> Result<ExitCode> {
 fn process(container: &Container, args: &Exec) -> Result<Process> {
     if let Some(path) = &args.process {
         let text = std::fs::read(path).with_context(|| format!("read --process {}", path.display()))?;
-        let mut reader = serde_json::Deserializer::from_slice(&text);
-        let mut process: Process = serde_path_to_error::deserialize(&mut reader)
-            .with_context(|| format!("read --process {}", path.display()))?;
+        let what = || format!("read --process {}", path.display());
+        let mut document: Value = serde_json::from_slice(&text).with_context(what)?;
+        if let Some(fields) = document.as_object_mut() {
+            // Programs that have no user in mind leave it out.
+            fields.entry("user").or_insert_with(|| json!({"uid": 0, "gid": 0}));
+        }
+        let mut process: Process = serde_path_to_error::deserialize(document).with_context(what)?;
         if args.tty {
             process.set_terminal(Some(true));
         }
@@ -185,6 +191,10 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
     capabilities.set_bounding(with(capabilities.bounding()));
     capabilities.set_effective(with(capabilities.effective()));
     capabilities.set_permitted(with(capabilities.permitted()));
+    // Ambient ones are lost on a process that inherits nothing; with some to inherit they are meant to be kept.
+    if capabilities.inheritable().as_ref().is_some_and(|inheritable| !inheritable.is_empty()) {
+        capabilities.set_ambient(with(capabilities.ambient()));
+    }
     process.set_capabilities(Some(capabilities));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::failure::{Failure, Kind};
 use crate::runtime::cgroup::Manager;
-use crate::runtime::lifecycle::{Container, Root, default_root};
+use crate::runtime::lifecycle::{Container, Note, Root, default_root};
 use anyhow::{Result, bail};
 use clap::Parser;
 use std::ffi::OsString;
@@ -47,6 +47,8 @@ pub struct Options {
 /// What they come to.
 pub struct Global {
     pub root: Root,
+    /// The directory was named, so it must be there.
+    pub root_is_named: bool,
     /// None: no cgroups are made.
     pub manager: Option<Manager>,
     pub rootless: bool,
@@ -77,9 +79,9 @@ pub fn parse(arguments: &[OsString]) -> Result<(Global, &[OsString])> {
         Options::try_parse_from(options).map_err(super::wrong_usage)?
     };
     if options.version {
-        let name = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
-        let name = name.file_name().and_then(|name| name.to_str()).unwrap_or("coracle").to_owned();
-        let text = format!("{name} version {}\nspec: {}\n", env!("CARGO_PKG_VERSION"), super::describe::SPEC_VERSION);
+        let (name, _) = super::called();
+        let version = env!("CARGO_PKG_VERSION");
+        let text = format!("{name} version {version}\ncommit: v{version}\nspec: {}\n", super::describe::SPEC_VERSION);
         crate::command::present::text(&text)?;
         return Err(Failure::new(Kind::Silent(0), "").into());
     }
@@ -113,6 +115,7 @@ impl Global {
         };
         let wants_systemd = options.systemd_cgroup || options.cgroup_manager.as_deref() == Some("systemd");
         Ok(Global {
+            root_is_named: options.root.is_some(),
             root: Root::new(options.root.unwrap_or_else(|| default_root(rootless))),
             manager: match options.cgroup_manager.as_deref() {
                 Some("disabled") => None,
@@ -137,23 +140,36 @@ impl Global {
 
     /// Tell what went wrong beside a success.
     pub fn warn(&self, error: &anyhow::Error) {
-        let message = crate::failure::message_of(error);
-        self.log("warning", &message);
-        eprintln!("warning: {message}");
+        self.note(Note::Warning(&crate::failure::message_of(error)));
+    }
+
+    /// Pass on what a container's making has to tell.
+    pub fn note(&self, note: Note<'_>) {
+        match note {
+            // Without a log, debugging is for whoever sits there.
+            Note::Step(line) if self.log.is_none() => eprintln!("{}", self.record("debug", line)),
+            Note::Step(line) => self.log("debug", line),
+            Note::Warning(message) => {
+                self.log("warning", message);
+                eprintln!("warning: {message}");
+            }
+        }
     }
 
     /// Append one record to the log.
     pub fn log(&self, level: &str, message: &str) {
         let Some(path) = &self.log else { return };
-        let now = jiff::Timestamp::now();
-        let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let line = if self.is_json {
-            serde_json::json!({"level": level, "msg": message, "time": time}).to_string()
-        } else {
-            format!("time={time:?} level={level} msg={message:?}")
-        };
         // The failure is on stderr as well; a log that cannot be written must not hide it.
-        let _ = crate::state::file::append(path, format!("{line}\n").as_bytes());
+        let _ = crate::state::file::append(path, format!("{}\n", self.record(level, message)).as_bytes());
+    }
+
+    /// A record in the form that shims parse.
+    fn record(&self, level: &str, message: &str) -> String {
+        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        if self.is_json {
+            return serde_json::json!({"level": level, "msg": message, "time": time}).to_string();
+        }
+        format!("time={time:?} level={level} msg={message:?}")
     }
 }
 

@@ -8,36 +8,50 @@ use crate::runtime::lifecycle::{Container, Status};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 /// Print the state.
 pub fn state(global: &Global, args: IdOnly) -> Result<ExitCode> {
-    let document = document(&global.container(&args.id)?)?;
-    present::text(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
+    let container = global.container(&args.id)?;
+    present::text(&format!("{}\n", serde_json::to_string_pretty(&document(&container)?)?))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// OCI's state and what runc adds to it.
-fn document(container: &Container) -> Result<Value> {
-    let state = container.oci_state()?;
-    let record = &container.record;
-    let mut document = json!({
-        "ociVersion": state.oci_version,
-        "id": state.id,
-        "pid": state.pid,
-        "status": state.status,
-        "bundle": state.bundle,
-        "rootfs": record.rootfs,
-        "created": record.created,
-        "owner": record.owner,
-    });
-    if !record.annotations.is_empty() {
-        document["annotations"] = json!(record.annotations);
-    }
-    Ok(document)
+/// OCI's state and what runc adds to it, in runc's order: there are programs that read it as text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    oci_version: String,
+    id: String,
+    pid: i32,
+    status: String,
+    bundle: PathBuf,
+    rootfs: &'a Path,
+    created: &'a str,
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    annotations: HashMap<String, String>,
+    owner: &'a str,
+}
+
+fn document(container: &Container) -> Result<Document<'_>> {
+    let (state, record) = (container.oci_state()?, &container.record);
+    Ok(Document {
+        oci_version: state.oci_version,
+        id: state.id,
+        pid: state.pid,
+        status: state.status,
+        bundle: state.bundle,
+        rootfs: &record.rootfs,
+        created: &record.created,
+        annotations: state.annotations,
+        owner: &record.owner,
+    })
 }
 
 /// The options of `list`.
@@ -53,6 +67,9 @@ pub struct List {
 
 /// List all containers.
 pub fn list(global: &Global, args: List) -> Result<ExitCode> {
+    if global.root_is_named {
+        global.root.check()?;
+    }
     let (containers, unreadable) = global.root.list()?;
     for error in unreadable {
         global.warn(&error);
@@ -64,7 +81,7 @@ pub fn list(global: &Global, args: List) -> Result<ExitCode> {
         }
     } else if args.format == "json" {
         let documents = containers.iter().map(document).collect::<Result<Vec<_>>>()?;
-        text = format!("{}\n", Value::Array(documents));
+        text = format!("{}\n", serde_json::to_string(&documents)?);
     } else {
         text = table(&containers)?;
     }
@@ -146,6 +163,16 @@ fn only(table: &str, pids: &[i32]) -> Result<String> {
     Ok(kept)
 }
 
+/// One line of `events`, in runc's order.
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
 /// The options of `events`.
 #[derive(Parser)]
 pub struct Events {
@@ -165,11 +192,7 @@ pub fn events(global: &Global, args: Events) -> Result<ExitCode> {
     let interval = duration(&args.interval)?;
     let id = &args.id;
     let print = |kind: &str, data: Option<Value>| {
-        let mut event = json!({"type": kind, "id": id});
-        if let Some(data) = data {
-            event["data"] = data;
-        }
-        present::text(&format!("{event}\n"))
+        present::text(&format!("{}\n", serde_json::to_string(&Event { kind, id, data })?))
     };
     let cgroup = container.cgroup();
     if args.stats {
@@ -177,7 +200,7 @@ pub fn events(global: &Global, args: Events) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some(pidfd) = container.pidfd()? else { bail!("container with id {id} is not running") };
-    let oom = cgroup.oom_watch()?;
+    let oom = cgroup.oom_watch_or_look()?;
     let mut seen = oom.as_ref().map_or(0, |watch| watch.kills());
     let mut next = Instant::now();
     loop {

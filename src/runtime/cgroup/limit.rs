@@ -103,8 +103,12 @@ pub(super) fn settings(resources: Option<&LinuxResources>, layout: &Layout) -> R
         cpuset(cpu, &mut list);
     }
     if let Some(pids) = resources.pids() {
-        let limit = pids.limit();
-        list.push(Setting::new("pids", "pids.max", if limit > 0 { limit.to_string() } else { "max".to_owned() }));
+        // systemd knows no limit of 0, so runtimes have come to mean the least there can be by it.
+        let text = match pids.limit() {
+            limit if limit < 0 => "max".to_owned(),
+            limit => limit.max(1).to_string(),
+        };
+        list.push(Setting::new("pids", "pids.max", text));
     }
     if let Some(io) = resources.block_io() {
         if v2 { io_v2(io, &mut list)? } else { io_v1(io, &mut list)? }
@@ -433,7 +437,7 @@ fn rdma(limits: &HashMap<String, LinuxRdma>, list: &mut Vec<Setting>) {
 /// Files of version 2 by name.
 fn unified(files: &HashMap<String, String>, v2: bool, list: &mut Vec<Setting>) -> Result<()> {
     if !v2 && !files.is_empty() {
-        return Err(Failure::new(Kind::Engine, "unified: this host's controllers are on cgroup v1")
+        return Err(Failure::new(Kind::Engine, "invalid configuration: linux.resources.unified: this host's controllers are on cgroup v1")
             .hint("boot with `systemd.unified_cgroup_hierarchy=1` for cgroup v2")
             .into());
     }
@@ -524,6 +528,7 @@ mod tests {
         check(io, true, &["io.max=8:0 rbps=1024"]);
         check(io, false, &["blkio.throttle.read_bps_device=8:0 1024"]);
         check(r#"{"pids":{"limit":-1}}"#, true, &["pids.max=max"]);
+        check(r#"{"pids":{"limit":0}}"#, true, &["pids.max=1"]);
         check(r#"{"pids":{"limit":7}}"#, false, &["pids.max=7"]);
         let huge = r#"{"hugepageLimits":[{"pageSize":"2MB","limit":9}]}"#;
         check(huge, true, &["hugetlb.2MB.max=9", "hugetlb.2MB.rsvd.max=9"]);

@@ -32,6 +32,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// Does this host have nothing but cgroup v2?
+pub fn is_unified() -> bool {
+    matches!(Layout::detect(), Layout::Unified(_))
+}
+
 /// Who makes cgroups on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -329,6 +334,18 @@ impl Cgroup {
         v1::set_frozen(&self.saved, frozen)
     }
 
+    /// Somebody else has frozen it, in whichever tree: a process would not come out of its first step there.
+    pub fn is_frozen_already(&self) -> bool {
+        let unified = self.saved.unified.as_ref().is_some_and(|path| v2::frozen(path).unwrap_or(false));
+        unified || v1::frozen(&self.saved).unwrap_or(false)
+    }
+
+    /// How many processes are in it, not counting those below.
+    pub fn population(&self) -> usize {
+        let path = self.directory_of_pids().join("cgroup.procs");
+        read(&path).map_or(0, |text| text.lines().count())
+    }
+
     /// Whether it is frozen.
     pub fn frozen(&self) -> Result<bool> {
         match &self.saved.unified {
@@ -368,6 +385,11 @@ impl Cgroup {
     /// Tells of out-of-memory kills; absent when memory is not accounted for.
     pub fn oom_watch(&self) -> Result<Option<stat::OomWatch>> {
         stat::OomWatch::open(&self.saved)
+    }
+
+    /// The same for who waits for nothing else: looks now and then where the kernel does not tell.
+    pub fn oom_watch_or_look(&self) -> Result<Option<stat::OomWatch>> {
+        stat::OomWatch::open_or_look(&self.saved)
     }
 
     /// Removes it, with the groups a container made inside. What is gone already is no error; who still lives in it is.

@@ -7,11 +7,14 @@ use super::{Saved, read as read_file, write};
 use anyhow::{Context, Result, bail};
 use nix::poll::PollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::timer::{Expiration, TimerSetTimeFlags};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// All figures.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -359,6 +362,9 @@ fn parse_blkio(bytes: &str, operations: &str) -> Vec<Io> {
     devices.into_values().collect()
 }
 
+/// How often a count is looked at that nobody tells of.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Tells of out-of-memory kills in a group: poll [`OomWatch::fd`] for [`OomWatch::events`], then ask for the count.
 #[derive(Debug)]
 pub struct OomWatch {
@@ -373,6 +379,8 @@ enum Wake {
     Changes(File),
     /// An eventfd that the kernel counts up.
     Counter(EventFd),
+    /// A clock, where a kernel has the counts and no longer tells of them (version 1 since Linux 6.18).
+    Clock(TimerFd),
 }
 
 impl OomWatch {
@@ -398,11 +406,25 @@ impl OomWatch {
         Ok(OomWatch { file, wake: Wake::Counter(counter) })
     }
 
+    /// The same; by the clock where the kernel does not tell.
+    pub(super) fn open_or_look(saved: &Saved) -> Result<Option<OomWatch>> {
+        let (opened, memory) = (OomWatch::open(saved), saved.v1.get("memory"));
+        match (opened, memory) {
+            (Err(_), Some(path)) => {
+                let clock = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+                clock.set(Expiration::Interval(LOOK_INTERVAL.into()), TimerSetTimeFlags::empty())?;
+                Ok(Some(OomWatch { file: path.join("memory.oom_control"), wake: Wake::Clock(clock) }))
+            }
+            (opened, _) => opened,
+        }
+    }
+
     /// What to poll.
     pub fn fd(&self) -> BorrowedFd<'_> {
         match &self.wake {
             Wake::Changes(file) => file.as_fd(),
             Wake::Counter(counter) => counter.as_fd(),
+            Wake::Clock(clock) => clock.as_fd(),
         }
     }
 
@@ -410,7 +432,7 @@ impl OomWatch {
     pub fn events(&self) -> PollFlags {
         match &self.wake {
             Wake::Changes(_) => PollFlags::POLLPRI,
-            Wake::Counter(_) => PollFlags::POLLIN,
+            Wake::Counter(_) | Wake::Clock(_) => PollFlags::POLLIN,
         }
     }
 
@@ -427,10 +449,18 @@ impl OomWatch {
             }
             Wake::Counter(counter) => {
                 let _ = counter.read();
-                let text = read_file(&self.file).unwrap_or_default();
-                parse_table(&text).get("oom_kill").copied().unwrap_or(0)
+                self.count()
+            }
+            Wake::Clock(clock) => {
+                let _ = clock.wait();
+                self.count()
             }
         }
+    }
+
+    fn count(&self) -> u64 {
+        let text = read_file(&self.file).unwrap_or_default();
+        parse_table(&text).get("oom_kill").copied().unwrap_or(0)
     }
 }
 

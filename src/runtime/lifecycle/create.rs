@@ -8,9 +8,9 @@ use crate::runtime::launch::{self, Created, Forward, Rootfs, Running, Stdio};
 use crate::runtime::plan::{self, Plan, PlanOptions};
 use crate::runtime::{label, sync};
 use crate::state::file::{self, Durability};
-use crate::sys::fd;
+use crate::sys::{fd, terminal};
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -29,10 +29,20 @@ pub struct CreateRequest {
     /// None: it stays in the caller's cgroups.
     pub manager: Option<Manager>,
     pub rootless: bool,
+    /// The steps of the plan are told.
+    pub debug: bool,
 }
 
-/// Is told every step of the plan, where anybody wants to know.
-pub type Tell<'a> = Option<&'a mut dyn FnMut(&str)>;
+/// What is told on the way.
+pub enum Note<'a> {
+    /// A line of the plan.
+    Step(&'a str),
+    /// What is asked for and is not to be had, where the specification says to go on without.
+    Warning(&'a str),
+}
+
+/// Who is told.
+pub type Tell<'a> = &'a mut dyn FnMut(Note<'_>);
 
 /// Where the master of a terminal goes.
 #[derive(Clone, Debug)]
@@ -79,7 +89,7 @@ impl Drop for Half {
 /// Everything up to where it waits for `start`.
 fn make(root: &Root, request: CreateRequest, has_door: bool, tell: Tell<'_>) -> Result<(Container, Created)> {
     let text = read_spec(&request.bundle, &request.config)?;
-    let spec = parse_spec(&text)?;
+    let (spec, unknown) = parse_leniently(&text)?;
     let process = spec.process().as_ref().context("process: missing")?;
     check_console(&request.console, process.terminal().unwrap_or(false))?;
     let rootfs = request.bundle.join(spec.root().as_ref().context("root: missing")?.path());
@@ -118,21 +128,29 @@ fn make(root: &Root, request: CreateRequest, has_door: bool, tell: Tell<'_>) -> 
             everywhere: spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == Some("cgroup")),
         })?,
     };
+    if cgroup.is_frozen_already() {
+        bail!("linux.cgroupsPath: container's cgroup unexpectedly frozen");
+    }
+    // Whoever is in it would be limited with this container, and killed with it.
+    if linux.is_some_and(|linux| linux.cgroups_path().is_some()) && cgroup.population() > 0 {
+        bail!("linux.cgroupsPath: container's cgroup is not empty: {} process(es) found", cgroup.population());
+    }
     container.record.cgroup = cgroup.saved().clone();
     container.save()?;
     let plan = make_plan(&request, container, &spec, has_door)?;
-    if let Some(tell) = tell {
-        plan.to_string().lines().for_each(tell);
+    if request.debug {
+        plan.to_string().lines().for_each(|line| tell(Note::Step(line)));
     }
+    if !unknown.is_empty() {
+        tell(Note::Warning(&format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" "))));
+    }
+    plan.warnings.iter().for_each(|warning| tell(Note::Warning(warning)));
     let mut created = start_process(plan, container, &spec, &mut cgroup)?;
     container.record.pid = created.pid;
     container.record.start_time = start_time(created.pid)?;
     container.record.cgroup = cgroup.saved().clone();
     container.save()?;
-    if let (Console::Socket(path), Some(master)) = (&request.console, &created.terminal) {
-        send_console(path, master)?;
-        created.terminal = None;
-    }
+    created.terminal = hand_over(&request.console, created.terminal.take())?;
     if let Some(path) = &request.pid_file {
         write_pid_file(path, created.pid)?;
     }
@@ -152,6 +170,7 @@ fn make_plan(request: &CreateRequest, container: &Container, spec: &Spec, has_do
         no_new_keyring: request.no_new_keyring,
         keep_groups: container.record.annotations.get("run.oci.keep_original_groups").is_some_and(|v| v == "1"),
         has_selinux: label::has_selinux(),
+        reset_affinity: true,
         environment,
         ..PlanOptions::default()
     };
@@ -212,16 +231,43 @@ fn read_spec(bundle: &Path, name: &Path) -> Result<Vec<u8>> {
 
 /// The spec; an error names the place in the document.
 pub fn parse_spec(text: &[u8]) -> Result<Spec> {
+    parse_leniently(text).map(|(spec, _)| spec)
+}
+
+/// The spec without the capabilities that nobody knows, and their names: the specification wants a warning.
+fn parse_leniently(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     let text = &with_known_names(text);
     // Following the path costs as much as the parsing: only where it is needed.
     if let Ok(spec) = serde_json::from_slice(text) {
-        return Ok(spec);
+        return Ok((spec, Vec::new()));
+    }
+    if let Some((text, unknown)) = without_unknown_capabilities(text) {
+        if let Ok(spec) = serde_json::from_slice(&text) {
+            return Ok((spec, unknown));
+        }
     }
     let mut reader = serde_json::Deserializer::from_slice(text);
-    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    serde_path_to_error::deserialize(&mut reader).map(|spec| (spec, Vec::new())).map_err(|error| {
         let path = error.path().to_string();
         anyhow::Error::new(error.into_inner()).context(if path == "." { "config.json".to_owned() } else { path })
     })
+}
+
+fn without_unknown_capabilities(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
+    let mut document: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let mut unknown: Vec<String> = Vec::new();
+    for set in document.pointer_mut("/process/capabilities")?.as_object_mut()?.values_mut() {
+        set.as_array_mut()?.retain(|name| match serde_json::from_value::<Capability>(name.clone()) {
+            Err(_) if name.is_string() => {
+                unknown.extend(name.as_str().map(str::to_owned));
+                false
+            }
+            _ => true,
+        });
+    }
+    unknown.sort();
+    unknown.dedup();
+    Some((serde_json::to_vec(&document).ok()?, unknown))
 }
 
 /// The names of two scheduler flags as the specification has them, for a library that has them otherwise.
@@ -251,8 +297,23 @@ fn check_console(console: &Console, wants_terminal: bool) -> Result<()> {
     }
 }
 
+/// Give the master of the terminal away, or keep it for the caller.
+pub(super) fn hand_over(console: &Console, master: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
+    match (console, master) {
+        (Console::Socket(path), Some(master)) => send_console(path, &master).map(|()| None),
+        (_, Some(master)) => {
+            if !terminal::is_terminal(std::io::stdin()) {
+                // Nobody looks at it: lines are to end as the command writes them.
+                terminal::keep_newlines(&master)?;
+            }
+            Ok(Some(master))
+        }
+        (_, None) => Ok(None),
+    }
+}
+
 /// Give the master of the terminal to whoever listens at the console socket.
-pub(super) fn send_console(path: &Path, master: &OwnedFd) -> Result<()> {
+fn send_console(path: &Path, master: &OwnedFd) -> Result<()> {
     let what = || format!("send the terminal to --console-socket {}", path.display());
     let socket = std::os::unix::net::UnixStream::connect(path).with_context(what)?;
     fd::send(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd())).with_context(what)

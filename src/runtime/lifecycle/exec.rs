@@ -1,7 +1,7 @@
 //! `exec`: another process in a container.
 
-use super::create::{forwarder, listen_fds, send_console, write_pid_file};
-use super::{Console, Container, Status};
+use super::create::{forwarder, hand_over, listen_fds, write_pid_file};
+use super::{Console, Container, Note, Status, Tell};
 use crate::runtime::cgroup::{Cgroup, Saved};
 use crate::runtime::exec::{ExecOptions, plan_exec};
 use crate::runtime::launch::{self, Running, Stdio};
@@ -17,12 +17,14 @@ pub struct ExecRequest {
     pub pid_file: Option<PathBuf>,
     pub preserve_fds: u32,
     pub ignore_paused: bool,
+    /// The steps of the plan are told.
+    pub debug: bool,
     /// Groups below the container's: `[controllers:]path`.
     pub cgroups: Vec<String>,
 }
 
 /// Start it: its process, and the master of its terminal.
-pub fn exec(container: &Container, request: ExecRequest) -> Result<(Running, Option<OwnedFd>)> {
+pub fn exec(container: &Container, request: ExecRequest, tell: Tell<'_>) -> Result<(Running, Option<OwnedFd>)> {
     match container.status()? {
         Status::Running | Status::Created => {}
         Status::Paused if request.ignore_paused => {}
@@ -46,9 +48,14 @@ pub fn exec(container: &Container, request: ExecRequest) -> Result<(Running, Opt
             linux: spec.linux().as_ref(),
             preserve_fds: request.preserve_fds + listened,
             environment,
+            reset_affinity: true,
             ..ExecOptions::default()
         },
     )?;
+    if request.debug {
+        plan.to_string().lines().for_each(|line| tell(Note::Step(line)));
+    }
+    plan.warnings.iter().for_each(|warning| tell(Note::Warning(warning)));
     let wants_terminal = plan.wants_terminal;
     if wants_terminal && matches!(request.console, Console::None) {
         bail!("process.terminal: cannot allocate a terminal without --console-socket, for nobody would hold it");
@@ -57,11 +64,7 @@ pub fn exec(container: &Container, request: ExecRequest) -> Result<(Running, Opt
     let cgroup = Some(&mut cgroup).filter(|cgroup| cgroup.exists());
     let mut created = launch::launch(plan, launch::Rootfs::Joined, stdio, cgroup)?;
     created.forward = forwarder(container, &spec);
-    let mut terminal = created.terminal.take();
-    if let (Console::Socket(path), Some(master)) = (&request.console, &terminal) {
-        send_console(path, master)?;
-        terminal = None;
-    }
+    let terminal = hand_over(&request.console, created.terminal.take())?;
     let running = created.start()?;
     if let Some(path) = &request.pid_file {
         write_pid_file(path, running.pid)?;
@@ -108,7 +111,7 @@ fn descend(saved: &mut Saved, wanted: &str) -> Result<()> {
     };
     let relative = Path::new(path.trim_start_matches('/'));
     if relative.components().any(|part| part == std::path::Component::ParentDir) {
-        bail!("--cgroup: {wanted:?} leads out of the container's cgroup");
+        bail!("--cgroup: {wanted:?}: bad sub cgroup path: `..` components are not allowed");
     }
     let move_down = |group: &mut PathBuf| -> Result<()> {
         let below = group.join(relative);

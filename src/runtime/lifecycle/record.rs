@@ -111,6 +111,11 @@ impl Root {
         Ok(dir)
     }
 
+    /// Is it there?
+    pub fn check(&self) -> Result<()> {
+        std::fs::read_dir(&self.0).map(drop).with_context(|| format!("read {}", self.0.display()))
+    }
+
     /// Is there a container of this id, whole or half?
     pub fn has(&self, id: &str) -> Result<bool> {
         check_id(id)?;
@@ -156,9 +161,9 @@ impl Root {
 /// runc's rule.
 fn check_id(id: &str) -> Result<()> {
     let is_good = |letter: u8| letter.is_ascii_alphanumeric() || b"_+-.".contains(&letter);
-    if id.is_empty() || id.len() > 1024 || !id.bytes().all(is_good) || matches!(id, "." | "..") {
+    if id.is_empty() || id.len() > 1024 || !id.bytes().all(is_good) || id.starts_with('.') {
         bail!(
-            "invalid container ID format: {id:?} has an invalid character: a container ID has letters, digits and _ + - . only"
+            "invalid container ID format: {id:?} has an invalid character: a container ID has letters, digits and _ + - . only, and no . at its beginning"
         );
     }
     Ok(())
@@ -300,7 +305,7 @@ mod tests {
         for good in ["a", "a.b", "A_+-1"] {
             check_id(good).unwrap();
         }
-        for bad in ["", ".", "..", "a/b", "ä", "a b"] {
+        for bad in ["", ".", "..", ".a", "a/b", "ä", "a b"] {
             assert!(check_id(bad).is_err(), "{bad}");
         }
     }
