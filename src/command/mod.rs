@@ -24,6 +24,7 @@ mod pull;
 mod push;
 mod runtime;
 mod search;
+mod selftest;
 mod system;
 mod table;
 
@@ -113,6 +114,9 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.first().is_some_and(|name| name == crate::bundle::mount::INIT_PATH) {
         return ExitCode::from(pid1::run(&arguments[1..]));
+    }
+    if arguments.get(1).is_some_and(|word| word == selftest::inside::WORD) {
+        return ExitCode::from(selftest::inside::run(&arguments[2..]));
     }
     if let Some(arguments) = runtime::arguments(&arguments) {
         return runtime::main(arguments);

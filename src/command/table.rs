@@ -154,6 +154,7 @@ pub const VERBS: &[Entry] = &[
     verb!("run" => run, Inside),
     verb!("save" => save, Inside),
     verb!("search" => search, Outside),
+    verb!("selftest" => selftest, Outside),
     verb!("tag" => tag, Outside),
     verb!("unshare" => unshare, Inside),
     verb!("untag" => untag, Outside),

@@ -11,6 +11,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod packet;
 pub mod pipe;
+pub mod probe;
 pub mod process;
 pub mod seal;
 pub mod socket;
