@@ -154,6 +154,7 @@ pub fn launch(mut plan: Plan, rootfs: Rootfs, stdio: Stdio, cgroup: Option<&mut 
                 channel: theirs,
                 speaks_with_stranger: false,
                 cgroup_files,
+                time_offsets: None,
                 door,
                 root_mount,
                 prepared,

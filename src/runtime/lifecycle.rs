@@ -11,7 +11,7 @@ mod record;
 
 #[cfg(test)]
 pub use create::parse_spec;
-pub use create::{Console, CreateRequest, Note, Tell, create, run};
+pub use create::{Console, CreateRequest, Note, Tell, create, run, with_known_names};
 pub use exec::{ExecRequest, exec};
 pub use record::{Container, Record, Root, Status, default_root};
 

@@ -20,7 +20,7 @@ use nix::sys::stat::{FchmodatFlags, Mode};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 pub use cgroup::CgroupMount;
 
@@ -31,6 +31,8 @@ pub struct Root {
     old: Option<OwnedFd>,
     /// A procfs that this process mounted itself.
     proc: Option<OwnedFd>,
+    /// Attached on top of the host's root rather than at its own path.
+    is_hidden: bool,
     device: device::Memory,
     mask: mask::Memory,
 }
@@ -156,6 +158,7 @@ impl Root {
         mount::move_mount(tree.as_fd(), place.as_ref().unwrap_or(&host).as_fd())?;
         self.dir = Some(tree);
         self.old = Some(host);
+        self.is_hidden = place.is_none();
         Ok(())
     }
 
@@ -202,12 +205,38 @@ impl Root {
         Ok(nix::unistd::chdir(c"/")?)
     }
 
-    /// `--no-pivot`, for hosts whose root is the initial ramfs: the old root stays, hidden below the new one.
+    /// `--no-pivot`, for hosts whose root is the initial ramfs: the old root stays, hidden below the new one. Its procfs
+    /// and sysfs do not: with a whole one in sight the kernel lets anybody mount another, without what is masked here.
     pub fn move_to_root(&mut self) -> Result<(), Fault> {
+        let Some(old) = self.old.take() else {
+            return Err(Fault::refused("no root file system is attached"));
+        };
+        self.detach_host_views()?;
         nix::unistd::fchdir(self.dir()?)?;
+        if !self.is_hidden {
+            mount::move_mount(self.dir()?, old.as_fd())?;
+        }
         nix::unistd::chroot(c".")?;
-        self.old = None;
         Ok(nix::unistd::chdir(c"/")?)
+    }
+}
+
+impl Root {
+    fn detach_host_views(&self) -> Result<(), Fault> {
+        let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+        let own = std::fs::read_link(format!("/proc/self/fd/{}", self.dir()?.as_raw_fd()))?;
+        // The deepest first.
+        for line in table.lines().rev() {
+            let Some((head, tail)) = line.split_once(" - ") else { continue };
+            let kind = tail.split(' ').next().unwrap_or_default();
+            let Some(place) = head.split(' ').nth(4).filter(|_| matches!(kind, "proc" | "sysfs")) else { continue };
+            if self.is_hidden || std::path::Path::new(place).starts_with(&own) {
+                continue;
+            }
+            // Locked by a more privileged namespace: then it shows no more than that one allows.
+            let _ = nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH);
+        }
+        Ok(())
     }
 }
 

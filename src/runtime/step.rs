@@ -68,6 +68,8 @@ pub enum Step {
     },
     Unshare(i32),
     NewCgroupNamespace,
+    /// For [`Step::NewTimeNamespace`] to write to.
+    OpenTimeOffsets,
     NewTimeNamespace(Vec<u8>),
     LoopbackUp,
     HostName(CString),
@@ -190,6 +192,8 @@ pub struct Child {
     pub speaks_with_stranger: bool,
     /// The listening socket of a container that waits for `start` from another process.
     pub door: Option<OwnedFd>,
+    /// /proc/self/timens_offsets, for a time namespace to come.
+    pub time_offsets: Option<OwnedFd>,
     /// Handed in by the supervisor: a detached mount that becomes the root.
     pub root_mount: Option<OwnedFd>,
     /// Handed in: detached mounts in the place of a mount's source, by index into `mounts`.
@@ -289,7 +293,14 @@ impl Step {
                 child.root.joined()
             }
             Step::NewCgroupNamespace => Ok(namespace::unshare(libc::CLONE_NEWCGROUP)?),
-            Step::NewTimeNamespace(offsets) => new_time_namespace(offsets),
+            Step::OpenTimeOffsets => {
+                let proc = rootfs::host_proc()?;
+                let flags = (libc::O_WRONLY, fd::RESOLVE_BENEATH);
+                let file = fd::openat2(proc.as_fd(), c"self/timens_offsets", flags.0, 0, flags.1)?;
+                child.time_offsets = Some(file);
+                Ok(())
+            }
+            Step::NewTimeNamespace(offsets) => new_time_namespace(offsets, child.time_offsets.take()),
             Step::LoopbackUp => Ok(namespace::raise_loopback()?),
             Step::HostName(name) => Ok(nix::unistd::sethostname(os(name))?),
             Step::DomainName(name) => Ok(child.root.write_sysctl(c"sys/kernel/domainname", name.as_bytes())?),
@@ -379,11 +390,10 @@ fn join(kind: i32, place: &Place) -> Result<(), Fault> {
 }
 
 /// The offsets of a time namespace can be set only while nobody is in it, and one enters it by name.
-fn new_time_namespace(offsets: &[u8]) -> Result<(), Fault> {
+fn new_time_namespace(offsets: &[u8], file: Option<OwnedFd>) -> Result<(), Fault> {
     namespace::unshare(namespace::CLONE_NEWTIME)?;
     let proc = rootfs::host_proc()?;
-    if !offsets.is_empty() {
-        let file = fd::openat2(proc.as_fd(), c"self/timens_offsets", libc::O_WRONLY, 0, fd::RESOLVE_BENEATH)?;
+    if let Some(file) = file {
         nix::unistd::write(&file, offsets)?;
     }
     let entered = fd::openat2(proc.as_fd(), c"self/ns/time_for_children", libc::O_RDONLY, 0, 0)?;

@@ -21,6 +21,9 @@ pub struct Common {
     /// File that the pid of the first process is written to.
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
+    /// Socket that a pidfd of it is sent to.
+    #[arg(long, value_name = "PATH")]
+    pidfd_socket: Option<PathBuf>,
     /// Do not use pivot_root, for hosts whose root is a ramfs.
     #[arg(long)]
     no_pivot: bool,
@@ -48,6 +51,7 @@ impl Common {
             config: self.config,
             console: self.console_socket.map_or(fallback, Console::Socket),
             pid_file: self.pid_file,
+            pidfd_socket: self.pidfd_socket,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             preserve_fds: self.preserve_fds,

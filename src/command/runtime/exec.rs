@@ -42,6 +42,9 @@ pub struct Exec {
     /// File that its pid is written to.
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
+    /// Socket that a pidfd of it is sent to.
+    #[arg(long, value_name = "PATH")]
+    pidfd_socket: Option<PathBuf>,
     /// SELinux label.
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
@@ -87,6 +90,7 @@ fn try_exec(global: &Global, args: Exec) -> Result<ExitCode> {
         process: process(&container, &args)?,
         console: args.console_socket.map_or(fallback, Console::Socket),
         pid_file: args.pid_file,
+        pidfd_socket: args.pidfd_socket,
         preserve_fds: args.preserve_fds,
         ignore_paused: args.ignore_paused,
         debug: global.debug,
@@ -101,6 +105,7 @@ fn try_exec(global: &Global, args: Exec) -> Result<ExitCode> {
 fn process(container: &Container, args: &Exec) -> Result<Process> {
     if let Some(path) = &args.process {
         let text = std::fs::read(path).with_context(|| format!("read --process {}", path.display()))?;
+        let text = lifecycle::with_known_names(&text);
         let what = || format!("read --process {}", path.display());
         let mut document: Value = serde_json::from_slice(&text).with_context(what)?;
         if let Some(fields) = document.as_object_mut() {

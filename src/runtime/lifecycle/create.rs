@@ -22,6 +22,8 @@ pub struct CreateRequest {
     pub config: PathBuf,
     pub console: Console,
     pub pid_file: Option<PathBuf>,
+    /// The socket that a pidfd of the process is sent to.
+    pub pidfd_socket: Option<PathBuf>,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     /// Beside those of LISTEN_FDS.
@@ -151,6 +153,9 @@ fn make(root: &Root, request: CreateRequest, has_door: bool, tell: Tell<'_>) -> 
     container.record.cgroup = cgroup.saved().clone();
     container.save()?;
     created.terminal = hand_over(&request.console, created.terminal.take())?;
+    if let (Some(path), Some(pidfd)) = (&request.pidfd_socket, created.pidfd()) {
+        send_pidfd(path, pidfd)?;
+    }
     if let Some(path) = &request.pid_file {
         write_pid_file(path, created.pid)?;
     }
@@ -271,7 +276,7 @@ fn without_unknown_capabilities(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
 }
 
 /// The names of two scheduler flags as the specification has them, for a library that has them otherwise.
-fn with_known_names(text: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+pub fn with_known_names(text: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     const NAMES: [(&str, &str); 2] = [
         ("\"SCHED_FLAG_RESET_ON_FORK\"", "\"SCHED_RESET_ON_FORK\""),
         ("\"SCHED_FLAG_DL_OVERRUN\"", "\"SCHED_FLAG_D_L_OVERRUN\""),
@@ -317,6 +322,13 @@ fn send_console(path: &Path, master: &OwnedFd) -> Result<()> {
     let what = || format!("send the terminal to --console-socket {}", path.display());
     let socket = std::os::unix::net::UnixStream::connect(path).with_context(what)?;
     fd::send(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd())).with_context(what)
+}
+
+/// Give a pidfd of the process to whoever listens.
+pub(super) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<()> {
+    let what = || format!("send the pidfd to --pidfd-socket {}", path.display());
+    let socket = std::os::unix::net::UnixStream::connect(path).with_context(what)?;
+    fd::send(socket.as_fd(), b"pidfd", Some(pidfd.as_fd())).with_context(what)
 }
 
 /// The pid as text, there at once or not at all.

@@ -1,6 +1,6 @@
 //! `exec`: another process in a container.
 
-use super::create::{forwarder, hand_over, listen_fds, write_pid_file};
+use super::create::{forwarder, hand_over, listen_fds, send_pidfd, write_pid_file};
 use super::{Console, Container, Note, Status, Tell};
 use crate::runtime::cgroup::{Cgroup, Saved};
 use crate::runtime::exec::{ExecOptions, plan_exec};
@@ -15,6 +15,7 @@ pub struct ExecRequest {
     pub process: Process,
     pub console: Console,
     pub pid_file: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
     pub preserve_fds: u32,
     pub ignore_paused: bool,
     /// The steps of the plan are told.
@@ -65,6 +66,9 @@ pub fn exec(container: &Container, request: ExecRequest, tell: Tell<'_>) -> Resu
     let mut created = launch::launch(plan, launch::Rootfs::Joined, stdio, cgroup)?;
     created.forward = forwarder(container, &spec);
     let terminal = hand_over(&request.console, created.terminal.take())?;
+    if let (Some(path), Some(pidfd)) = (&request.pidfd_socket, created.pidfd()) {
+        send_pidfd(path, pidfd)?;
+    }
     let running = created.start()?;
     if let Some(path) = &request.pid_file {
         write_pid_file(path, running.pid)?;

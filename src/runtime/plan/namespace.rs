@@ -57,6 +57,10 @@ impl Namespaces {
         let mut joins_user = false;
         let makes_network = self.makes(LinuxNamespaceType::Network);
         let (mut makes_cgroup, mut makes_time) = (false, false);
+        if self.makes(LinuxNamespaceType::Time) && !offsets.is_empty() {
+            // Later it is hidden from tracers, and its files in procfs are then not its own.
+            plan.child.push(Step::OpenTimeOffsets);
+        }
         for (kind, place) in self.0 {
             let (flag, name) = namespace_kind(kind);
             match (kind, place) {

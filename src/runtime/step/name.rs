@@ -31,6 +31,7 @@ impl fmt::Display for Step {
             Step::Join { name, place: Place::Fd(_), .. } => write!(f, "join {name} namespace by descriptor"),
             Step::JoinProcess { kinds, .. } => write!(f, "join the container's namespaces {kinds:#x}"),
             Step::NewCgroupNamespace => write!(f, "make cgroup namespace"),
+            Step::OpenTimeOffsets => write!(f, "open the offsets of time"),
             Step::NewTimeNamespace(offsets) => {
                 write!(f, "make time namespace {}", String::from_utf8_lossy(offsets).trim().replace('\n', ", "))
             }
