@@ -71,6 +71,9 @@ both! {
 
     fn list_shows_all_in_three_forms(env) {
         let bundle = Bundle::new(&env).args(&["sleep", "1000"]);
+        // A directory that is named and is not there is a mistake.
+        assert!(bundle.oci(&["list"]).stderr().contains("No such file or directory"));
+        env.other(["mkdir", "-p", bundle.root().to_str().unwrap()]).run().succeeded();
         assert!(bundle.ok(&["list"]).starts_with("ID "));
         assert_eq!(bundle.oci(&["list", "--format", "json"]).json(), json!([]));
         let id = bundle.id("a");
@@ -147,7 +150,7 @@ both! {
     fn a_half_made_container_can_always_be_removed(env) {
         let bundle = Bundle::new(&env);
         let id = bundle.id("a");
-        bundle.ok(&["list"]);
+        env.other(["mkdir", "-p", bundle.root().to_str().unwrap()]).run().succeeded();
         let directory = bundle.root().join(&id);
         std::fs::create_dir_all(&directory).unwrap();
         let (uid, gid) = env.ids();

@@ -7,3 +7,4 @@ mod consumer;
 mod life;
 mod process;
 mod rootfs;
+mod suite;
