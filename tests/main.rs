@@ -12,4 +12,5 @@ mod leak;
 mod machine;
 mod network;
 mod oci;
+mod security;
 mod tidy;

@@ -11,15 +11,15 @@ const APPLETS: &[&str] = &[
     "readlink", "sh", "sleep", "sort", "stat", "stty", "test", "touch", "true", "tty", "umask", "wc",
 ];
 
-pub(super) struct Bundle<'a> {
-    pub(super) env: &'a Env,
+pub(crate) struct Bundle<'a> {
+    pub(crate) env: &'a Env,
     /// Written by [`Bundle::oci`] before each call.
-    pub(super) spec: Value,
+    pub(crate) spec: Value,
 }
 
 impl<'a> Bundle<'a> {
     /// What `spec` writes, without a terminal, and a root file system.
-    pub(super) fn new(env: &'a Env) -> Bundle<'a> {
+    pub(crate) fn new(env: &'a Env) -> Bundle<'a> {
         for path in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
             env.directory(format!("b/rootfs/{path}"));
         }
@@ -44,38 +44,38 @@ impl<'a> Bundle<'a> {
     }
 
     /// An id that no other test has: it names cgroups as well.
-    pub(super) fn id(&self, name: &str) -> String {
+    pub(crate) fn id(&self, name: &str) -> String {
         let base = self.env.base().file_name().expect("a name").to_string_lossy().into_owned();
         format!("{base}-{name}")
     }
 
-    pub(super) fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.env.base().join("o")
     }
 
-    pub(super) fn rootfs(&self, path: &str) -> PathBuf {
+    pub(crate) fn rootfs(&self, path: &str) -> PathBuf {
         self.env.path("b/rootfs").join(path)
     }
 
     /// The command of the container.
-    pub(super) fn args(mut self, args: &[&str]) -> Bundle<'a> {
+    pub(crate) fn args(mut self, args: &[&str]) -> Bundle<'a> {
         self.spec["process"]["args"] = json!(args);
         self
     }
 
     /// The same as a script of the shell.
-    pub(super) fn script(self, script: &str) -> Bundle<'a> {
+    pub(crate) fn script(self, script: &str) -> Bundle<'a> {
         self.args(&["/bin/sh", "-c", script])
     }
 
     /// One more mount.
-    pub(super) fn mount(mut self, mount: Value) -> Bundle<'a> {
+    pub(crate) fn mount(mut self, mount: Value) -> Bundle<'a> {
         self.spec["mounts"].as_array_mut().expect("mounts").push(mount);
         self
     }
 
     /// Any field, by its JSON pointer's parent and name.
-    pub(super) fn set(mut self, parent: &str, name: &str, value: Value) -> Bundle<'a> {
+    pub(crate) fn set(mut self, parent: &str, name: &str, value: Value) -> Bundle<'a> {
         self.spec.pointer_mut(parent).unwrap_or_else(|| panic!("no {parent}"))[name] = value;
         self
     }
@@ -87,25 +87,25 @@ impl<'a> Bundle<'a> {
         self.env.bare(all)
     }
 
-    pub(super) fn write(&self) {
+    pub(crate) fn write(&self) {
         self.env.write("b/config.json", self.spec.to_string());
     }
 
     /// The runtime with these words, to its end.
-    pub(super) fn oci(&self, words: &[&str]) -> Output {
+    pub(crate) fn oci(&self, words: &[&str]) -> Output {
         self.write();
         self.command(words).run()
     }
 
     /// The same where the container lives on and has the streams: they go to files.
-    pub(super) fn detached(&self, words: &[&str]) -> Output {
+    pub(crate) fn detached(&self, words: &[&str]) -> Output {
         self.write();
         let line = self.line(words);
         self.env.other(["sh", "-c", &format!("{line} </dev/null >stdout 2>stderr")]).run()
     }
 
     /// The runtime with these words, as a line of the shell.
-    pub(super) fn line(&self, words: &[&str]) -> String {
+    pub(crate) fn line(&self, words: &[&str]) -> String {
         let binary = crate::support::coracle::binary().display().to_string();
         let root = self.root().display().to_string();
         let mut all = vec![binary.as_str(), "oci", "--root", &root];
@@ -114,25 +114,25 @@ impl<'a> Bundle<'a> {
     }
 
     /// What the container (and the runtime) wrote.
-    pub(super) fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.env.path(name)).unwrap_or_default()
     }
 
     /// The runtime with these words, which must succeed: all that it printed.
     #[track_caller]
-    pub(super) fn ok(&self, words: &[&str]) -> String {
+    pub(crate) fn ok(&self, words: &[&str]) -> String {
         all_of(&self.oci(words))
     }
 
     /// `run`: what it printed.
     #[track_caller]
-    pub(super) fn run(&self) -> String {
+    pub(crate) fn run(&self) -> String {
         self.ok(&["run", "--bundle", "b", &self.id("run")])
     }
 
     /// `run` must fail: what it said.
     #[track_caller]
-    pub(super) fn run_fails(&self) -> String {
+    pub(crate) fn run_fails(&self) -> String {
         let id = self.id("run");
         let output = self.oci(&["run", "--bundle", "b", &id]);
         assert_ne!(output.code(), 0, "{output}");
@@ -141,7 +141,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// The status of a container; empty where there is none.
-    pub(super) fn status(&self, id: &str) -> String {
+    pub(crate) fn status(&self, id: &str) -> String {
         let output = self.oci(&["state", id]);
         if output.code() != 0 {
             return String::new();
@@ -151,12 +151,12 @@ impl<'a> Bundle<'a> {
 
     /// `run --detach` of a container that sleeps.
     #[track_caller]
-    pub(super) fn sleeping(&self, id: &str) {
+    pub(crate) fn sleeping(&self, id: &str) {
         let output = self.detached(&["run", "--detach", "--bundle", "b", "--pid-file", "pid", id]);
         assert_eq!(output.code(), 0, "{output}{}", self.read("stderr"));
     }
 
-    pub(super) fn pid(&self) -> String {
+    pub(crate) fn pid(&self) -> String {
         self.read("pid")
     }
 }
@@ -174,7 +174,7 @@ impl Drop for Bundle<'_> {
 
 /// The whole output of a success, its last newline too.
 #[track_caller]
-pub(super) fn all_of(output: &Output) -> String {
+pub(crate) fn all_of(output: &Output) -> String {
     assert_eq!(output.code(), 0, "{output}");
     output.stdout()
 }

@@ -1,7 +1,6 @@
 //! The OCI runtime's command line, driven as containerd, CRI-O and podman drive a runtime.
 
-mod attack;
-mod bundle;
+pub(crate) mod bundle;
 mod console;
 mod consumer;
 mod life;

@@ -1,6 +1,6 @@
 //! What images, volumes and processes inside have tried before. Each test says what a careless runtime does instead.
 
-use super::bundle::Bundle;
+use crate::oci::bundle::Bundle;
 use crate::support::coracle::{as_root, both};
 use serde_json::json;
 use std::os::unix::fs::symlink;
