@@ -160,3 +160,17 @@ as_root! {
         crate::support::until("their end", || (pids(&bundle) == 0).then_some(()));
     }
 }
+
+crate::support::coracle::as_user! {
+    /// Nodes are the host's own, and only those of the number that is asked for.
+    fn devices_that_the_host_has_not(env) {
+        let device = |path: &str, minor: u32| json!([{"path": path, "type": "c", "major": 1, "minor": minor}]);
+        let bundle = Bundle::new(&env).script("stat -c %t:%T /dev/full").set("/linux", "devices", device("/dev/full", 7));
+        assert_eq!(bundle.run(), "1:7\n");
+        for (path, minor) in [("/dev/nosuch", 5), ("/dev/full", 222)] {
+            let bundle = Bundle::new(&env).script("true").set("/linux", "devices", device(path, minor));
+            let said = bundle.run_fails();
+            assert!(said.contains(&format!("the host has no {path} of number 1:{minor}")), "{said}");
+        }
+    }
+}

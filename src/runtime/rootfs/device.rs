@@ -17,6 +17,24 @@ pub struct Memory {
     binds: bool,
 }
 
+/// The host's node of this kind and number, by its own path or by udev's: nothing else may stand in for it.
+fn host_node(device: &DeviceStep) -> Result<OwnedFd, Fault> {
+    let number = makedev(device.major.into(), device.minor.into());
+    let directory = if device.kind == libc::S_IFBLK { "block" } else { "char" };
+    let by_number = CString::new(format!("/dev/{directory}/{}:{}", device.major, device.minor)).unwrap_or_default();
+    for path in [&device.path, &by_number] {
+        let Ok(tree) = bind(path, false, true) else { continue };
+        let status = nix::sys::stat::fstat(&tree)?;
+        if status.st_mode & libc::S_IFMT == device.kind && status.st_rdev == number {
+            return Ok(tree);
+        }
+    }
+    let (path, major, minor) = (device.path.to_string_lossy(), device.major, device.minor);
+    Err(Fault::refused(format!(
+        "a user namespace makes no device nodes, and the host has no {path} of number {major}:{minor} to bind in its place"
+    )))
+}
+
 impl Root {
     fn with_parent(&mut self, path: &CStr) -> Result<CString, Fault> {
         let (parent, name) = resolve::split(path).map_err(|error| Fault::at(path, error))?;
@@ -54,7 +72,7 @@ impl Root {
                 Err(error) => return Err(fault(error)),
             }
         }
-        let tree = bind(&device.path, false, true)?;
+        let tree = host_node(device)?;
         let attributes =
             mount::Attributes { set: mount::ATTR_NOSUID | mount::ATTR_NOEXEC, ..mount::Attributes::default() };
         mount::mount_setattr(tree.as_fd(), false, &attributes).map_err(|error| Fault::at(&device.path, error))?;
