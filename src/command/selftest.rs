@@ -45,7 +45,13 @@ pub fn run(args: Args, _: &Engine) -> Result<ExitCode> {
         let mut text = String::from("ATTACK\tCVE\tRESULT\n");
         for row in &rows {
             let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-            text.push_str(&format!("{}\t{}\t{}: {}\n", field("attack"), field("cve"), field("result"), field("detail")));
+            text.push_str(&format!(
+                "{}\t{}\t{}: {}\n",
+                field("attack"),
+                field("cve"),
+                field("result"),
+                field("detail")
+            ));
         }
         present::text(&present::table::align(&text))?;
     }

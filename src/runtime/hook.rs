@@ -221,7 +221,10 @@ mod tests {
     #[test]
     fn what_a_failing_hook_said_is_told() {
         let error = shell("echo no such luck >&2; exit 3", None).run(7).unwrap_err();
-        assert_eq!(format!("{error:#}"), "error running poststart hook #0: /bin/sh: poststart hook failed with exit code 3: no such luck");
+        assert_eq!(
+            format!("{error:#}"),
+            "error running poststart hook #0: /bin/sh: poststart hook failed with exit code 3: no such luck"
+        );
     }
 
     #[test]

@@ -306,7 +306,9 @@ impl MountStep {
             let strict = resolve::strict_directory(root.dir()?, &self.target);
             if strict.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ELOOP)) {
                 let path = self.target.to_string_lossy();
-                return Err(Fault::refused(format!("{path} must be mounted on ordinary directory, and a link is there")));
+                return Err(Fault::refused(format!(
+                    "{path} must be mounted on ordinary directory, and a link is there"
+                )));
             }
             strict
         } else if is_directory {

@@ -3,9 +3,9 @@
 //! Each has all its files, its socket and its network in the test's own directory and namespace.
 
 use super::bundle::Bundle;
+use crate::support::command::{Output, Running};
 use crate::support::coracle::{Env, as_root};
 use crate::support::need::need;
-use crate::support::command::{Output, Running};
 use crate::support::until;
 use std::time::{Duration, Instant};
 

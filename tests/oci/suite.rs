@@ -22,12 +22,13 @@ both! {
 
     /// runc, create.bats: of its creator and of the creator's caller a process that waits keeps nothing.
     fn a_created_process_keeps_nothing_open(env) {
+        // It hides itself from its own user.
+        need!(root);
         let bundle = Bundle::new(&env).script("true");
         let id = bundle.id("a");
         bundle.write();
         let line = bundle.line(&["create", "--bundle", "b", "--pid-file", "pid", &id]);
         env.other(["sh", "-c", &format!("exec 8</etc/passwd; {line} </dev/null >stdout 2>stderr")]).run().succeeded();
-        // Looked at by somebody who may: the process hides itself from its own user.
         let listed = std::fs::read_dir(format!("/proc/{}/fd", bundle.pid())).unwrap();
         for entry in listed.flatten() {
             let name: u32 = entry.file_name().to_string_lossy().parse().unwrap();
@@ -105,12 +106,13 @@ both! {
         need!(program("python3"));
         let bundle = Bundle::new(&env).args(&["sleep", "1000"]);
         let listener = "import socket,signal,os\ns=socket.socket(socket.AF_UNIX)\ns.bind('sock')\ns.listen(1)\nprint('ready',flush=True)\n\
-            c,_=s.accept()\n_,fds,_,_=socket.recv_fds(c,64,1)\nsignal.pidfd_send_signal(fds[0],signal.SIGKILL)\nprint('sent')\n";
-        let listening = env.other(["python3", "-c", listener]).spawn();
+            c,_=s.accept()\n_,fds,_,_=socket.recv_fds(c,64,1)\ninput()\nsignal.pidfd_send_signal(fds[0],signal.SIGKILL)\nprint('sent')\n";
+        let mut listening = env.other(["python3", "-c", listener]).stdin_open().spawn();
         listening.until_stdout("ready");
         let id = bundle.id("a");
         let output = bundle.detached(&["run", "--detach", "--bundle", "b", "--pidfd-socket", "sock", &id]);
         assert_eq!(output.code(), 0, "{output}{}", bundle.read("stderr"));
+        listening.write("\n");
         assert!(listening.wait().succeeded().contains("sent"));
         crate::support::until("its end", || (bundle.status(&id) == "stopped").then_some(()));
     }
@@ -148,7 +150,7 @@ as_root! {
     /// runc, kill.bats: without a pid namespace of its own the first process leaves the others behind.
     fn kill_reaches_those_who_outlive_the_first_process(env) {
         need!(cgroups);
-        let mut bundle = Bundle::new(&env).script("sleep 1000 & sleep 1000");
+        let mut bundle = Bundle::new(&env).script("sleep 1000 & sleep 1000; true");
         bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
         let id = bundle.id("a");
         bundle.sleeping(&id);

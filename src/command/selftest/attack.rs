@@ -48,7 +48,13 @@ const fn with(attack: Attack, options: &'static [&'static str]) -> Attack {
     Attack { name: attack.name, cve: attack.cve, image: Image::Hello, options, inside: attack.inside }
 }
 
-const fn link(name: &'static str, cve: &'static str, path: &'static str, to: &'static str, options: &'static [&'static str]) -> Attack {
+const fn link(
+    name: &'static str,
+    cve: &'static str,
+    path: &'static str,
+    to: &'static str,
+    options: &'static [&'static str],
+) -> Attack {
     Attack { name, cve, image: Image::Link(path, to), options, inside: &["nothing"] }
 }
 
@@ -56,12 +62,26 @@ const fn link(name: &'static str, cve: &'static str, path: &'static str, to: &'s
 pub const ATTACKS: &[Attack] = &[
     inside("overwrite the runtime through /proc/self/exe", "CVE-2019-5736", &["executable"]),
     inside("use a descriptor that the runtime left open", "CVE-2024-21626, CVE-2016-9962", &["descriptors"]),
-    with(inside("work in a directory of the host (descriptor 7)", "CVE-2024-21626", &["path", "CANARY/file"]), &["-w", "/proc/self/fd/7"]),
-    with(inside("work in a directory of the host (descriptor 9)", "CVE-2024-21626", &["path", "CANARY/file"]), &["-w", "/proc/self/fd/9"]),
+    with(
+        inside("work in a directory of the host (descriptor 7)", "CVE-2024-21626", &["path", "CANARY/file"]),
+        &["-w", "/proc/self/fd/7"],
+    ),
+    with(
+        inside("work in a directory of the host (descriptor 9)", "CVE-2024-21626", &["path", "CANARY/file"]),
+        &["-w", "/proc/self/fd/9"],
+    ),
     inside("crash or reboot the host by /proc/sysrq-trigger", "CVE-2025-52881", &["write", "/proc/sysrq-trigger"]),
     inside("run a program on the host by core_pattern", "CVE-2025-31133", &["write", "/proc/sys/kernel/core_pattern"]),
-    inside("read the host's memory and keys", "CVE-2018-10892", &["read", "/proc/kcore", "/proc/keys", "/proc/timer_list"]),
-    inside("drive the host's hardware by /proc", "CVE-2017-16539", &["hidden", "/proc/acpi", "/proc/scsi", "/sys/firmware"]),
+    inside(
+        "read the host's memory and keys",
+        "CVE-2018-10892",
+        &["read", "/proc/kcore", "/proc/keys", "/proc/timer_list"],
+    ),
+    inside(
+        "drive the host's hardware by /proc",
+        "CVE-2017-16539",
+        &["hidden", "/proc/acpi", "/proc/scsi", "/sys/firmware"],
+    ),
     inside("open a disk or the memory by a node of one's own", "", &["disk"]),
     inside("open files by handle", "CVE-2014-3519", &["handle"]),
     inside("load a module", "", &["module"]),
@@ -75,10 +95,19 @@ pub const ATTACKS: &[Attack] = &[
     inside("gain capabilities by inheritance", "CVE-2022-29162, CVE-2022-27651", &["inheritable"]),
     inside("read the environment of the host", "CVE-2026-57231, CVE-2021-3602", &["environment", "selftest-secret"]),
     inside("type into the caller's terminal", "CVE-2017-5226", &["terminal"]),
-    with(inside("use groups that the user does not have", "CVE-2022-2990, CVE-2022-36109", &["groups", "1"]), &["-u", "1:1"]),
+    with(
+        inside("use groups that the user does not have", "CVE-2022-2990, CVE-2022-36109", &["groups", "1"]),
+        &["-u", "1:1"],
+    ),
     with(inside("speak to the engine by an abstract socket", "CVE-2020-15257", &["abstract"]), &["--network", "host"]),
     link("make devices where /dev leads", "CVE-2026-41579, CVE-2026-47766", "dev", "CANARY", &[]),
-    link("mount a volume through a link", "CVE-2021-30465", "up", "../../../../../../../..CANARY", &["-v", "DATA:/up/made"]),
+    link(
+        "mount a volume through a link",
+        "CVE-2021-30465",
+        "up",
+        "../../../../../../../..CANARY",
+        &["-v", "DATA:/up/made"],
+    ),
     link("make the working directory through a link", "CVE-2026-55686", "wd", "CANARY", &["-w", "/wd/made"]),
     link("make a tmpfs through a link", "CVE-2024-45310", "tm", "CANARY", &["--tmpfs", "/tm/made"]),
     link("mount a volume inside procfs", "CVE-2019-16884", "innocent", "/proc/self/attr", &["-v", "DATA:/innocent"]),
@@ -90,7 +119,10 @@ pub const ATTACKS: &[Attack] = &[
         options: &["-u", "1"],
         inside: &["user", "1"],
     },
-    with(inside("set a sysctl of the host beside one's own", "CVE-2022-0811", &["nothing"]), &["--sysctl", "kernel.shm_rmid_forced=1+kernel.core_pattern=|/selftest"]),
+    with(
+        inside("set a sysctl of the host beside one's own", "CVE-2022-0811", &["nothing"]),
+        &["--sysctl", "kernel.shm_rmid_forced=1+kernel.core_pattern=|/selftest"],
+    ),
     Attack {
         name: "have a copied file land on the host",
         cve: "CVE-2018-15664, CVE-2019-10152",

@@ -201,8 +201,7 @@ fn mount() -> Outcome {
 }
 
 fn release_agent() -> Outcome {
-    let target = std::env::temp_dir();
-    let mounted = nix::mount::mount(Some("cgroup"), &target, Some("cgroup"), MsFlags::empty(), Some("memory"));
+    let mounted = nix::mount::mount(Some("cgroup"), "/sys", Some("cgroup"), MsFlags::empty(), Some("memory"));
     if mounted.is_ok() {
         return Succeeded("a cgroup v1 hierarchy was mounted".into());
     }
@@ -219,7 +218,9 @@ fn make_cgroup() -> Outcome {
         fs::create_dir(&path).is_ok_and(|()| fs::remove_dir(&path).is_ok())
     });
     match made {
-        Some(place) if place.join("cgroup.procs").exists() => Succeeded(format!("a group was made in {}", place.display())),
+        Some(place) if place.join("cgroup.procs").exists() => {
+            Succeeded(format!("a group was made in {}", place.display()))
+        }
         _ => Stopped("no group can be made".into()),
     }
 }

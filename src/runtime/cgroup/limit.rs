@@ -437,9 +437,12 @@ fn rdma(limits: &HashMap<String, LinuxRdma>, list: &mut Vec<Setting>) {
 /// Files of version 2 by name.
 fn unified(files: &HashMap<String, String>, v2: bool, list: &mut Vec<Setting>) -> Result<()> {
     if !v2 && !files.is_empty() {
-        return Err(Failure::new(Kind::Engine, "invalid configuration: linux.resources.unified: this host's controllers are on cgroup v1")
-            .hint("boot with `systemd.unified_cgroup_hierarchy=1` for cgroup v2")
-            .into());
+        return Err(Failure::new(
+            Kind::Engine,
+            "invalid configuration: linux.resources.unified: this host's controllers are on cgroup v1",
+        )
+        .hint("boot with `systemd.unified_cgroup_hierarchy=1` for cgroup v2")
+        .into());
     }
     const CONTROLLERS: [&str; 9] = ["cpu", "cpuset", "dmem", "hugetlb", "io", "memory", "misc", "pids", "rdma"];
     let mut names: Vec<_> = files.iter().collect();

@@ -191,7 +191,8 @@ pub fn mount_step(mount: &Mount, around: &Surroundings<'_>) -> Result<MountStep>
         recursive: options.all,
         propagates_recursively: options.propagates_recursively,
         // A link would put procfs, or the device nodes, where an image wants them (CVE-2026-41579).
-        is_strict: matches!(kind, "proc" | "sysfs") || target == Path::new("/dev"),
+        is_strict: matches!(kind, "proc" | "sysfs")
+            || ["/dev", "/proc", "/sys"].iter().any(|path| target == Path::new(path)),
         may_cover_proc: may_cover_proc(&target),
         idmap,
     })

@@ -54,9 +54,12 @@ pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
     // not allow what the runtime does before: the capability is kept so long.
     let keeps_admin = filter.is_some() && !no_new_privileges;
     let capabilities = Wanted::new(process)?;
-    plan.warnings.extend(capabilities.refused.iter().map(|name| {
-        format!("can't raise ambient capability {name}: it is not both permitted and inheritable")
-    }));
+    plan.warnings.extend(
+        capabilities
+            .refused
+            .iter()
+            .map(|name| format!("can't raise ambient capability {name}: it is not both permitted and inheritable")),
+    );
 
     if plan.wants_terminal {
         let size = process.console_size().as_ref().map(|size| (size.height() as u16, size.width() as u16));
