@@ -102,7 +102,7 @@ fn dispatch(global: &Global, words: &[OsString]) -> Result<ExitCode> {
             print_help();
             Ok(ExitCode::SUCCESS)
         }
-        None => Err(Failure::new(Kind::Missing, format!("no command {name:?}"))
+        None => Err(Failure::new(Kind::Missing, format!("No help topic for '{name}': there is no such command"))
             .hint("`coracle oci --help` lists the commands")
             .into()),
     }

@@ -345,9 +345,9 @@ fn explain_command(command: &str, errno: i32, cause: &str, is_found: bool) -> an
         _ => Kind::NotExecutable,
     };
     if is_found && errno == libc::ENOENT {
-        // It is there and its interpreter is not.
-        let failure = anyhow::anyhow!("{cause}").context(format!("exec {command}"));
-        return failure.context(Failure::new(kind, "").hint("the interpreter it names in its first line is missing"));
+        // It is there, and the interpreter in its first line is not. Engines know this by these very words.
+        let failure: Result<()> = Err(anyhow::anyhow!("{cause}").context(format!("exec {command}")));
+        return failure.kind(kind).err().unwrap_or_else(|| anyhow::anyhow!("{cause}"));
     }
     let cause = match errno {
         libc::ENOENT if !command.contains('/') => "executable file not found in $PATH".to_owned(),

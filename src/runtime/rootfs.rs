@@ -16,7 +16,7 @@ use super::step::{Fault, propagation_name};
 use crate::sys::fd;
 use crate::sys::mount::{self, Attributes};
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{FchmodatFlags, Mode};
+use nix::sys::stat::Mode;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -272,7 +272,10 @@ impl MountStep {
                 None => return Err(Fault::refused("the prepared mount was not handed in")),
             },
             Source::Bind { path, recursive, follow } => bind(path, *recursive, *follow)?,
-            Source::New { kind, options, .. } => self.new_file_system(kind, options)?,
+            Source::New { kind, options, .. } => match self.inherited_mode(root)? {
+                Some(mode) => self.new_file_system(kind, &[options.as_slice(), &[mode]].concat())?,
+                None => self.new_file_system(kind, options)?,
+            },
         };
         if self.target.as_c_str() == c"/proc"
             && !matches!(self.source, Source::New { .. })
@@ -280,17 +283,9 @@ impl MountStep {
         {
             return Err(Fault::refused("only a procfs may be mounted on /proc"));
         }
-        let is_tmpfs = matches!(&self.source, Source::New { kind, .. } if kind.as_c_str() == c"tmpfs");
-        let inherits = is_tmpfs && !self.names_a_mode();
-        // Looked for before the target is made.
-        let existed = inherits && resolve::existing(root.dir()?, &self.target).is_ok();
         let target = self.target(root, is_directory(tree.as_fd())?)?;
         if let Source::New { copy_up: true, .. } = self.source {
             copyup::copy(target.as_fd(), tree.as_fd())?;
-        } else if existed {
-            // The mode of the directory that it covers, as every runtime has it.
-            let mode = nix::sys::stat::fstat(&target)?.st_mode & 0o7777;
-            nix::sys::stat::fchmodat(&tree, c".", Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)?;
         }
         self.change(tree.as_fd())?;
         mount::move_mount(tree.as_fd(), target.as_fd())?;
@@ -324,8 +319,15 @@ impl MountStep {
         Ok(target)
     }
 
-    fn names_a_mode(&self) -> bool {
-        matches!(&self.source, Source::New { options, .. } if options.iter().any(|(key, _)| key.as_c_str() == c"mode"))
+    /// A tmpfs that names no mode has that of the directory which it covers, as every runtime has it.
+    fn inherited_mode(&self, root: &Root) -> Result<Option<(CString, Option<CString>)>, Fault> {
+        let Source::New { kind, options, .. } = &self.source else { return Ok(None) };
+        if kind.as_c_str() != c"tmpfs" || options.iter().any(|(key, _)| key.as_c_str() == c"mode") {
+            return Ok(None);
+        }
+        let Ok(covered) = resolve::existing(root.dir()?, &self.target) else { return Ok(None) };
+        let mode = nix::sys::stat::fstat(&covered)?.st_mode & 0o7777;
+        Ok(CString::new(format!("{mode:o}")).ok().map(|mode| (c"mode".to_owned(), Some(mode))))
     }
 
     fn new_file_system(&self, kind: &CStr, options: &[(CString, Option<CString>)]) -> Result<OwnedFd, Fault> {

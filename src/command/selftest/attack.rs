@@ -203,7 +203,7 @@ impl Range {
             Some(code) if code == i32::from(inside::SUCCEEDED) => Verdict::Succeeded(said(&output.stdout)),
             // The engine refuses the image or the option: then nothing ran.
             _ if !matches!(attack.image, Image::Hello) || !attack.options.is_empty() => {
-                Verdict::Stopped(format!("refused: {}", said(&output.stderr).replace(&self.text(""), "")))
+                Verdict::Stopped(format!("refused: {}", said(&output.stderr).trim_start_matches("coracle: ")))
             }
             _ => Verdict::NotTried(said(&output.stderr)),
         }

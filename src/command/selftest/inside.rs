@@ -67,7 +67,8 @@ pub fn run(words: &[OsString]) -> u8 {
         Stopped(text) => (STOPPED, text),
         Succeeded(text) => (SUCCEEDED, text),
     };
-    println!("{text}");
+    // Where nobody listens the code still tells.
+    let _ = crate::command::present::line(text);
     code
 }
 
@@ -132,14 +133,22 @@ fn executable() -> Outcome {
 
 fn reopen(number: &str) -> Outcome {
     let path = format!("/proc/self/fd/{number}");
-    match OpenOptions::new().write(true).open(path) {
+    match OpenOptions::new().write(true).open(&path) {
         Ok(_) => Succeeded("the runtime's binary is open for writing".into()),
-        // Only for as long as somebody executes it.
+        // The kernel looks at the mount only after it has seen that somebody executes it.
+        Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && is_read_only(&path) => {
+            Stopped("read-only mount".into())
+        }
         Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) => {
             Succeeded("the runtime's binary can be written once it is idle".into())
         }
         Err(error) => judge(Err(error), ""),
     }
+}
+
+fn is_read_only(path: &str) -> bool {
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    statvfs(path).is_ok_and(|status| status.flags().contains(FsFlags::ST_RDONLY))
 }
 
 fn descriptors() -> Outcome {

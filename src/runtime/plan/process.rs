@@ -95,7 +95,9 @@ pub fn tail(plan: &mut Plan, process: &Process, tail: Tail<'_>) -> Result<()> {
         plan.child.push(Step::Ambient(capabilities.ambient.clone()));
     }
     plan.child.push(Step::WorkDir { path: cwd, last: true });
-    if !process.env().iter().flatten().any(|entry| entry.starts_with("HOME=")) {
+    // An empty one is as none.
+    plan.seed.environment.retain(|entry| entry.as_bytes() != b"HOME=");
+    if !plan.seed.environment.iter().any(|entry| entry.as_bytes().starts_with(b"HOME=")) {
         plan.child.push(Step::Home);
     }
     if no_new_privileges {
