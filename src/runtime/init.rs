@@ -7,6 +7,9 @@ use super::step::{Child, Fault, Step};
 use super::sync::{End, Message, STRANGER, STRANGER_EXECUTE, StepError, Word};
 use crate::sys::fd::{accept, close_all_but};
 use crate::sys::process;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::AsFd;
 
 /// Leave if something unwinds.
@@ -56,6 +59,16 @@ fn hear(channel: &End, wanted: Word) -> Result<(), Fault> {
     }
 }
 
+/// The signals whose default is to end a process and that somebody may send on purpose; from here on they are read.
+fn ending_signals() -> nix::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
 /// Wait for whoever runs `start`, and speak with them from then on. One that leaves without a word is forgotten.
 fn wait_at_door(child: &mut Child) -> Result<(), Fault> {
     let Some(door) = child.door.take() else {
@@ -64,11 +77,25 @@ fn wait_at_door(child: &mut Child) -> Result<(), Fault> {
     // It may wait for days. Of the runtime and its caller it keeps nothing open meanwhile.
     child.let_go();
     close_all_but(3 + child.preserved_fds, &[door.as_fd(), child.channel.socket().as_fd()])?;
+    // As the first process of a pid namespace it would not hear the signals that end others: read them.
+    let signals = ending_signals()?;
     loop {
+        let mut polled = [PollFd::new(door.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(nix::Error::EINTR) => continue,
+            other => other?,
+        };
+        if let Ok(Some(signal)) = signals.read_signal() {
+            process::exit_now(128 + signal.ssi_signo as i32);
+        }
+        if polled[0].any() != Some(true) {
+            continue;
+        }
         let visitor = End::new(accept(door.as_fd())?);
         if let Ok(Message::Word(Word::Start, _)) = visitor.hear() {
             child.channel = visitor;
             child.speaks_with_stranger = true;
+            process::reset_signals();
             return Ok(());
         }
     }

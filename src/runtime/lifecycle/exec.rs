@@ -120,7 +120,7 @@ fn descend(saved: &mut Saved, wanted: &str) -> Result<()> {
     let move_down = |group: &mut PathBuf| -> Result<()> {
         let below = group.join(relative);
         if !below.is_dir() {
-            bail!("--cgroup: there is no {}", below.display());
+            bail!("--cgroup: error adding pid to {}: no such file or directory", below.display());
         }
         *group = below;
         Ok(())
@@ -129,7 +129,7 @@ fn descend(saved: &mut Saved, wanted: &str) -> Result<()> {
         // On hosts with several hierarchies: in those where it is.
         let moved = saved.unified.iter_mut().chain(saved.v1.values_mut()).map(move_down).filter(Result::is_ok).count();
         if moved == 0 {
-            bail!("--cgroup: the container has no group {path:?} below its own");
+            bail!("--cgroup: error adding pid to {path}: no such file or directory below the container's group");
         }
         return Ok(());
     };
@@ -137,7 +137,7 @@ fn descend(saved: &mut Saved, wanted: &str) -> Result<()> {
         match (controller, saved.v1.get_mut(controller), &mut saved.unified) {
             ("", _, Some(unified)) => move_down(unified)?,
             (_, Some(group), _) => move_down(group)?,
-            _ => bail!("--cgroup: the container has no controller {controller:?} of its own"),
+            _ => bail!("--cgroup: unknown controller {controller:?}: the container has no group of it"),
         }
     }
     Ok(())
