@@ -164,6 +164,7 @@ pub const VERBS: &[Entry] = &[
         entries: &[
             verb!("check" => system::check, Inside),
             verb!("df" => system::df, Inside),
+            verb!("dns" => system::dns, Outside),
             verb!("events" => events, Outside),
             verb!("info" => info, Outside),
             verb!("prune" => system::prune, Inside),

@@ -13,6 +13,7 @@ pub mod copy;
 pub mod create;
 pub mod diff;
 pub mod disk;
+pub mod dns;
 pub mod event;
 pub mod exec;
 pub mod health;
@@ -29,6 +30,7 @@ mod merge;
 pub mod moment;
 pub mod network;
 pub mod pause;
+pub mod port;
 pub mod registry;
 pub mod remove;
 pub mod rename;
@@ -58,4 +60,10 @@ pub struct Engine {
     pub cgroup_manager: Option<String>,
     /// The command line, for `CreateCommand`.
     pub arguments: Vec<String>,
+}
+
+/// Whether we were called by a link named `podman` or `docker`: whoever made it has scripts that look for their words.
+pub fn speaks_as_podman() -> bool {
+    let name = std::env::args_os().next().unwrap_or_default();
+    matches!(std::path::Path::new(&name).file_name().and_then(|name| name.to_str()), Some("podman" | "docker"))
 }

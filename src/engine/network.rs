@@ -107,7 +107,8 @@ fn joins(container: &ContainerRecord, network: &str) -> bool {
 /// Exit code 2 when containers use it.
 pub fn remove(engine: &Engine, record: &NetworkRecord) -> Result<()> {
     if record.name == DEFAULT_NETWORK {
-        return Err(Failure::new(Kind::Engine, format!("default network {DEFAULT_NETWORK} cannot be removed")).into());
+        let message = format!("default network {} cannot be removed", shown_name(DEFAULT_NETWORK));
+        return Err(Failure::new(Kind::Engine, message).into());
     }
     if !users(engine, record)?.is_empty() {
         let message = format!(
@@ -235,6 +236,14 @@ pub fn update(engine: &Engine, record: &NetworkRecord, add: &[IpAddr], drop: &[I
         }
     }
     network::save(&engine.layout, &record).with_context(|| format!("update network {}", record.name))?;
+    for member in members(engine, &record)? {
+        // One that ends at this moment needs no answer, and one that starts reads the new record.
+        if let Ok(id) = Id::parse(&member.id)
+            && let Ok(Some(connection)) = client::connect(&engine.layout, &id)
+        {
+            let _ = connection.ask(&Request::LookUpAgain, &[]);
+        }
+    }
     Ok(record)
 }
 
@@ -256,15 +265,24 @@ pub fn reload(engine: &Engine) -> Result<Vec<Id>> {
     Ok(ids)
 }
 
+/// The name under which a network is shown: who calls us `podman` knows the default network by that name.
+pub fn shown_name(name: &str) -> &str {
+    if name == DEFAULT_NETWORK && super::speaks_as_podman() { "podman" } else { name }
+}
+
 fn tell(engine: &Engine, record: &NetworkRecord, status: &str, container: &str) {
+    // What happens to a container on a network is told of the container, all else of the network.
+    let id = if container.is_empty() { record.id.as_str() } else { container };
+    let driver = ("driver".to_owned(), record.driver.as_str().to_owned());
     event::record(
         &engine.layout,
         Event {
             kind: "network".to_owned(),
             status: status.to_owned(),
-            id: container.to_owned(),
+            id: id.to_owned(),
             name: record.name.clone(),
             network: record.name.clone(),
+            attributes: container.is_empty().then_some(driver).into_iter().collect(),
             ..Event::default()
         },
     );

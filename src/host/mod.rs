@@ -3,6 +3,7 @@
 
 pub mod apparmor;
 pub mod bus;
+pub mod conf;
 pub mod device;
 pub mod netns;
 pub mod notify;

@@ -4,6 +4,7 @@
 //! [`Reference`]s, places to ask go out as [`Endpoint`]s, in order. No network here.
 
 use crate::failure::{Explain, Failure, Kind};
+use crate::host;
 use crate::image::reference::Reference;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -120,7 +121,7 @@ impl Registries {
         let mut folders = vec![PathBuf::from("/etc/containers/registries.conf.d")];
         folders.extend(user.iter().map(|user| user.join("registries.conf.d")));
         for folder in folders {
-            for path in drop_ins(&folder)? {
+            for path in host::conf::drop_ins(&folder)? {
                 found.merge_file(&path)?;
             }
         }
@@ -303,21 +304,6 @@ fn match_length(prefix: &str, text: &str) -> Option<usize> {
     (rest.is_empty() || rest.starts_with(['/', ':', '@'])).then_some(prefix.len())
 }
 
-fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", folder.display())),
-    };
-    let mut found: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
-        .collect();
-    found.sort();
-    Ok(found)
-}
-
 /// What of containers.conf(5) concerns images.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct EngineConf {
@@ -334,27 +320,9 @@ pub struct EngineConf {
 impl EngineConf {
     /// Read the system's and the user's containers.conf, the later over the earlier.
     pub fn load() -> Result<EngineConf> {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let mut paths = match variable("CONTAINERS_CONF") {
-            Some(path) => vec![path],
-            None => {
-                let user = variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
-                let mut paths = vec!["/usr/share/containers/containers.conf".into()];
-                for folder in std::iter::once(PathBuf::from("/etc")).chain(user) {
-                    paths.push(folder.join("containers/containers.conf"));
-                    paths.extend(drop_ins(&folder.join("containers/containers.conf.d"))?);
-                }
-                paths
-            }
-        };
-        paths.extend(variable("CONTAINERS_CONF_OVERRIDE"));
         let mut found = EngineConf::default();
-        for path in paths {
-            match std::fs::read_to_string(&path) {
-                Ok(text) => found.merge(&text).with_context(|| format!("read {}", path.display()))?,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-            }
+        for (path, text) in host::conf::read()? {
+            found.merge(&text).with_context(|| format!("read {}", path.display()))?;
         }
         Ok(found)
     }

@@ -39,6 +39,16 @@ pub struct Endpoint {
     pub interface: Option<String>,
 }
 
+/// The network of containers that name none.
+pub const DEFAULT_NETWORK: &str = "coracle";
+
+impl Endpoint {
+    /// One on the default network.
+    pub fn of_default() -> Endpoint {
+        Endpoint { network: DEFAULT_NETWORK.to_owned(), ..Endpoint::default() }
+    }
+}
+
 /// Everything about the network that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {

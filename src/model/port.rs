@@ -41,17 +41,39 @@ pub struct PortMapping {
     pub protocol: Protocol,
 }
 
-/// One published port as it is: what reaches the host there goes to `target`.
+/// Published ports as they are: what reaches the host there goes to `target`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Publication {
     /// Address on the host, of the target's family; absent: any.
     pub host: Option<IpAddr>,
-    /// Port on the host.
+    /// First port on the host.
     pub port: u16,
+    /// How many.
+    #[serde(default = "one")]
+    pub length: u16,
     /// Protocol.
     pub protocol: Protocol,
     /// Address of the container.
     pub target: IpAddr,
-    /// Port inside.
+    /// First port inside.
     pub target_port: u16,
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl Publication {
+    /// Each port by itself: on the host, and inside.
+    pub fn singles(&self) -> impl Iterator<Item = (u16, u16)> {
+        (self.port..=self.port + (self.length - 1)).zip(self.target_port..)
+    }
+
+    /// Whether the two together are one range.
+    pub fn is_followed_by(&self, next: &Publication) -> bool {
+        let whole = Publication { port: next.port, length: next.length, target_port: next.target_port, ..*self };
+        whole == *next
+            && self.port.checked_add(self.length) == Some(next.port)
+            && self.target_port.checked_add(self.length) == Some(next.target_port)
+    }
 }

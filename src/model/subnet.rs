@@ -115,7 +115,10 @@ pub fn parse_mac(text: &str) -> Result<[u8; 6]> {
     if parts.next().is_some() {
         bail!("`{text}` is not a MAC address: write it as 02:00:00:00:00:01");
     }
-    ensure!(mac[0] & 1 == 0 && mac != [0; 6], "`{text}` is a group address, no link can have it");
+    ensure!(
+        mac[0] & 1 == 0 && mac != [0; 6],
+        "`{text}` is the address of a group or of nobody, no link can have it: Cannot assign requested address"
+    );
     Ok(mac)
 }
 

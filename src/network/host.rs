@@ -75,7 +75,7 @@ impl Host {
 
     /// The bridge of a network, made if it is not there. Returns its index.
     pub fn bridge(&self, layout: &Layout, record: &NetworkRecord, options: &Options) -> Result<u32> {
-        if let Some(index) = self.find_bridge(record)? {
+        if let Some(index) = self.find_bridge(record, options)? {
             return Ok(index);
         }
         if options.unmanaged {
@@ -86,7 +86,7 @@ impl Host {
         }
         // Two starts at once: the second waits and finds it whole.
         let _guard = lock::lock(&layout.network(&record.name), Rank::Network, Mode::Exclusive)?;
-        if let Some(index) = self.find_bridge(record)? {
+        if let Some(index) = self.find_bridge(record, options)? {
             return Ok(index);
         }
         std::fs::create_dir_all(layout.members(&record.name)).context("make the members' directory")?;
@@ -111,12 +111,18 @@ impl Host {
         })
     }
 
-    fn find_bridge(&self, record: &NetworkRecord) -> Result<Option<u32>> {
+    fn find_bridge(&self, record: &NetworkRecord, options: &Options) -> Result<Option<u32>> {
         match link::find(&self.route, &record.interface)? {
             Some(found) if found.kind != "bridge" => {
                 let message = format!("network {}: link {} is no bridge", record.name, record.interface);
                 Err(Failure::new(Kind::Engine, message)
                     .hint("make the network again with another `--interface-name`")
+                    .into())
+            }
+            Some(found) if options.vlan != 0 && found.up && !found.filters_vlans => {
+                let message = format!("network {}: bridge {} keeps no VLANs apart", record.name, record.interface);
+                Err(Failure::new(Kind::Engine, message)
+                    .hint(format!("ip link set {} type bridge vlan_filtering 1", record.interface))
                     .into())
             }
             Some(found) => Ok(found.up.then_some(found.index)),
@@ -129,8 +135,8 @@ impl Host {
         if link::find(&self.route, name)?.is_none() {
             let mac = mac_of(record.subnets.first().map_or(IpAddr::from([0; 4]), |pool| pool.subnet.network().address));
             let mut batch = Batch::new();
-            link::add_bridge(&mut batch, name, mac, options.mtu);
-            batch.send(&self.route)?;
+            link::add_bridge(&mut batch, name, mac, options.mtu, options.vlan);
+            batch.send(&self.route).map_err(|error| link::explain_kind(error, "VLANs on bridges"))?;
         }
         let index = link::find(&self.route, name)?.context("the new bridge is gone again")?.index;
         let has_ipv6 = record.subnets.iter().any(|pool| pool.subnet.address.is_ipv6());
@@ -148,6 +154,11 @@ impl Host {
 
     /// Add zones and ports to the rules; if another tool flushed them or changed them, put back those of all networks.
     pub fn publish(&self, layout: &Layout, zones: &[Zone], ports: &[Publication]) -> Result<()> {
+        self.add(layout, zones, ports)?;
+        self.firewall.forget_flows(ports)
+    }
+
+    fn add(&self, layout: &Layout, zones: &[Zone], ports: &[Publication]) -> Result<()> {
         if self.firewall.is_there()? {
             let _guard = firewall_lock(layout, Mode::Shared)?;
             if self.firewall.add(zones, ports).is_ok() {
@@ -166,11 +177,24 @@ impl Host {
         self.firewall.establish(&all_zones, &all_ports)
     }
 
+    /// See that other tools' firewalls let these bridges' packets through (see `firewall::foreign`).
+    pub fn admit(&self, bridges: &[&str]) -> Result<()> {
+        if self.is_users { Ok(()) } else { self.firewall.admit(bridges) }
+    }
+
+    /// Take ports out of the rules.
+    pub fn withdraw(&self, ports: &[Publication]) -> Result<()> {
+        let withdrawn = self.firewall.withdraw(ports);
+        withdrawn.and(self.firewall.forget_flows(ports))
+    }
+
     /// Put back the rules of all networks, whatever is there (`network reload`).
     pub fn reload(&self, layout: &Layout) -> Result<()> {
         let _guard = firewall_lock(layout, Mode::Exclusive)?;
         let (zones, ports) = self.wanted(layout)?;
-        self.firewall.establish(&zones, &ports)
+        self.firewall.establish(&zones, &ports)?;
+        let bridges: Vec<&str> = zones.iter().filter(|zone| !zone.internal).map(|zone| zone.bridge.as_str()).collect();
+        self.admit(&bridges)
     }
 
     /// Remove a network's bridge and rules.
@@ -180,6 +204,9 @@ impl Host {
         }
         let _guard = firewall_lock(layout, Mode::Shared)?;
         self.firewall.forget(&self.zone(record, options))?;
+        if !self.is_users {
+            self.firewall.expel(&record.interface)?;
+        }
         link::remove_now(&self.route, &record.interface)
     }
 
@@ -242,10 +269,16 @@ pub fn store_tag(layout: &Layout) -> Option<u32> {
 /// Two living members never claim one port (it is bound), but a dead one's file may claim what a living one has: the
 /// last that is listed stays.
 fn dedup(ports: &mut Vec<Publication>) {
-    let key = |port: &Publication| (port.host, port.port, port.protocol, port.target.is_ipv4());
-    ports.reverse();
-    ports.sort_by_key(key);
-    ports.dedup_by_key(|port| key(port));
+    let mut known = std::collections::HashSet::new();
+    let mut is_new = |port: &Publication| {
+        let singles: Vec<_> = port.singles().collect();
+        // A range is kept if none of it is claimed by a later one.
+        singles.into_iter().fold(true, |new, (number, _)| {
+            known.insert((port.host, number, port.protocol, port.target.is_ipv4())) && new
+        })
+    };
+    let kept: Vec<Publication> = ports.iter().rev().filter(|port| is_new(port)).copied().collect();
+    *ports = kept;
 }
 
 fn firewall_lock(layout: &Layout, mode: Mode) -> Result<lock::Guard> {

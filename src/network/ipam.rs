@@ -67,6 +67,7 @@ pub fn check_wanted(network: &NetworkRecord, wanted: &[IpAddr]) -> Result<()> {
 pub fn release(layout: &Layout, network: &str, id: &Id, address: IpAddr) -> Result<()> {
     let link = layout.leases(network).join(address.to_string());
     if holder(&link).as_deref() == Some(id.as_str()) {
+        file::fault::point("release", &link)?;
         match std::fs::remove_file(&link) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("release address {address}"));
@@ -97,6 +98,7 @@ fn holder(link: &Path) -> Option<String> {
 /// Make the link. False: somebody has the address.
 fn take(layout: &Layout, network: &NetworkRecord, id: &Id, address: IpAddr) -> Result<bool> {
     let link = layout.leases(&network.name).join(address.to_string());
+    file::fault::point("lease", &link)?;
     match symlink(id.as_str(), &link) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(holder(&link).as_deref() == Some(id.as_str())),

@@ -2,6 +2,7 @@
 //!
 //! Functions named `add_*` and `set_*` only append to a [`Batch`]; those that take a [`Socket`] talk to the kernel.
 
+use crate::failure::{Failure, Kind};
 use crate::model::subnet::Subnet;
 use crate::network::message::{ACK, Attributes, Batch, CREATE, DUMP, EXCLUSIVE, REPLACE};
 use crate::sys::netlink::Socket;
@@ -12,6 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
@@ -31,6 +33,9 @@ const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
+const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
@@ -54,6 +59,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// Whether it is up.
     pub up: bool,
+    /// Whether it is a bridge that keeps VLANs apart.
+    pub filters_vlans: bool,
 }
 
 /// A route of any table, of those that name a network.
@@ -113,8 +120,8 @@ fn ifinfo(index: u32, up: bool) -> [u8; 16] {
     header
 }
 
-/// Make a bridge, not up yet.
-pub fn add_bridge(batch: &mut Batch, name: &str, mac: [u8; 6], mtu: u32) {
+/// Make a bridge, not up yet. `vlan`: untagged frames of its ports and of the host belong to this VLAN; 0: none.
+pub fn add_bridge(batch: &mut Batch, name: &str, mac: [u8; 6], mtu: u32, vlan: u16) {
     let label = format!("make bridge {name}");
     batch.message(&label, RTM_NEWLINK, ACK | CREATE | EXCLUSIVE, &ifinfo(0, false), |batch| {
         batch.put_text(IFLA_IFNAME, name);
@@ -123,8 +130,34 @@ pub fn add_bridge(batch: &mut Batch, name: &str, mac: [u8; 6], mtu: u32) {
         if mtu != 0 {
             batch.put_u32(IFLA_MTU, mtu);
         }
-        batch.nest(IFLA_LINKINFO, |batch| batch.put_text(IFLA_INFO_KIND, "bridge"));
+        batch.nest(IFLA_LINKINFO, |batch| {
+            batch.put_text(IFLA_INFO_KIND, "bridge");
+            if vlan != 0 {
+                batch.nest(IFLA_INFO_DATA, |batch| {
+                    batch.put(IFLA_BR_VLAN_FILTERING, &[1]);
+                    batch.put(IFLA_BR_VLAN_DEFAULT_PVID, &vlan.to_ne_bytes());
+                });
+            }
+        });
     });
+}
+
+/// Untagged frames of a bridge's port belong to this VLAN and to no other.
+pub fn set_port_vlan(batch: &mut Batch, index: u32, vlan: u16) {
+    // BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED; 1 is the VLAN that ports have at first.
+    for (kind, flags, id) in [(RTM_DELLINK, 0u16, 1u16), (RTM_SETLINK, 6, vlan)] {
+        if kind == RTM_DELLINK && vlan == 1 {
+            continue;
+        }
+        let mut header = ifinfo(index, false);
+        header[0] = nix::libc::AF_BRIDGE as u8;
+        batch.message(&format!("set VLAN {vlan} of link {index}"), kind, ACK, &header, |batch| {
+            batch.nest(IFLA_AF_SPEC, |batch| {
+                let info = [flags.to_ne_bytes(), id.to_ne_bytes()].concat();
+                batch.put(IFLA_BRIDGE_VLAN_INFO, &info);
+            });
+        });
+    }
 }
 
 /// Make a pair of links: one here as a port of the bridge, up; the other inside, down.
@@ -311,6 +344,16 @@ pub fn add_local_table(batch: &mut Batch, ipv6: bool, mark: u32, table: u8) {
     batch.message("add a local route", RTM_NEWROUTE, ACK | CREATE | REPLACE, &header, |batch| batch.put_u32(4, 1));
 }
 
+/// A link that cannot be made because the kernel lacks what it is.
+pub fn explain_kind(error: anyhow::Error, what: &str) -> anyhow::Error {
+    let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    if errno != Some(nix::libc::EOPNOTSUPP) {
+        return error;
+    }
+    let failure = Failure::new(Kind::Engine, format!("this kernel does not do {what}"));
+    error.context(failure.hint("it may be a module of another kernel than the one that runs: was there an update?"))
+}
+
 /// Remove a link by name.
 pub fn remove(batch: &mut Batch, name: &str) {
     batch.message(&format!("remove link {name}"), RTM_DELLINK, ACK, &ifinfo(0, false), |batch| {
@@ -362,6 +405,11 @@ fn parse_link(body: &[u8]) -> Option<Link> {
         mtu: attributes.u32(IFLA_MTU).unwrap_or(0),
         master: attributes.u32(IFLA_MASTER),
         up: flags & IFF_UP != 0,
+        filters_vlans: attributes
+            .find(IFLA_LINKINFO)
+            .and_then(|info| Attributes(info).find(IFLA_INFO_DATA))
+            .and_then(|data| Attributes(data).find(IFLA_BR_VLAN_FILTERING))
+            == Some(&[1]),
     })
 }
 

@@ -2,9 +2,11 @@
 //!
 //! A [`Batch`] numbers its messages from 1 in `nlmsg_seq`; that is how an error finds its message again.
 
+use crate::state::file::fault;
 use crate::sys::netlink::{Reply, Socket};
 use anyhow::{Context, Result};
 use std::io;
+use std::path::Path;
 
 /// `NLM_F_REQUEST`.
 pub const REQUEST: u16 = 1;
@@ -127,6 +129,7 @@ impl Batch {
 
     /// Send all; refusals are returned, in order, for who can live with some.
     pub fn try_send(&self, socket: &Socket) -> Result<(Vec<Reply>, Vec<Refusal>)> {
+        fault::point("netlink", Path::new(self.labels.first().map_or("", String::as_str)))?;
         if self.bytes.len() > 128 << 10 {
             socket.reserve(self.bytes.len() * 2).context("make room for a netlink batch")?;
         }

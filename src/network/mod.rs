@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod conf;
 pub mod create;
 pub mod firewall;
 pub mod forward;
@@ -16,6 +17,7 @@ pub mod message;
 pub mod names;
 pub mod option;
 pub mod port;
+pub mod relay;
 pub mod resolv;
 
 #[cfg(test)]

@@ -17,6 +17,10 @@ pub struct Options {
     pub link_mode: u32,
     /// `mode=unmanaged`: the bridge is somebody else's; no address, no rules.
     pub unmanaged: bool,
+    /// The VLAN of the bridge's ports; 0: none.
+    pub vlan: u16,
+    /// Containers of this network do not reach each other.
+    pub alone: bool,
     /// Others may come in without a published port.
     pub routed: bool,
     /// Addresses are translated on the way out.
@@ -35,7 +39,9 @@ pub struct Options {
 
 /// Check and read the options of a network.
 pub fn parse(driver: Driver, options: &BTreeMap<String, String>) -> Result<Options> {
-    let mut parsed = Options { masquerade: true, ..Options::default() };
+    // MACVLAN_MODE_BRIDGE; ipvlan's first mode is 0.
+    let link_mode = if driver == Driver::Macvlan { 4 } else { 0 };
+    let mut parsed = Options { masquerade: true, link_mode, ..Options::default() };
     for (key, value) in options {
         one(driver, key, value, &mut parsed)?;
     }
@@ -43,8 +49,11 @@ pub fn parse(driver: Driver, options: &BTreeMap<String, String>) -> Result<Optio
 }
 
 fn one(driver: Driver, key: &str, value: &str, parsed: &mut Options) -> Result<()> {
-    let boolean =
-        || value.parse::<bool>().with_context(|| format!("option {key}: `{value}` is neither true nor false"));
+    let boolean = || match value.to_ascii_lowercase().as_str() {
+        "true" | "t" | "1" => Ok(true),
+        "false" | "f" | "0" => Ok(false),
+        _ => bail!("option {key}: `{value}` is neither true nor false"),
+    };
     let number = || value.parse::<u32>().with_context(|| format!("option {key}: `{value}` is not a number"));
     let bridge_only = || {
         ensure!(driver == Driver::Bridge, "option {key} is not for driver {}", driver.as_str());
@@ -60,8 +69,9 @@ fn one(driver: Driver, key: &str, value: &str, parsed: &mut Options) -> Result<(
         "parent" => parsed.parent = Some(value.to_owned()),
         "vlan" => {
             bridge_only()?;
-            // Nothing tags the bridge's ports: accepting it would join what the user wants apart.
-            bail!("option vlan: tagged bridge ports are not supported yet");
+            let vlan = number()?;
+            ensure!((1..=4094).contains(&vlan), "vlan ID {value} must be between 1 and 4094");
+            parsed.vlan = vlan as u16;
         }
         "isolate" => {
             bridge_only()?;
@@ -80,10 +90,8 @@ fn one(driver: Driver, key: &str, value: &str, parsed: &mut Options) -> Result<(
         }
         "com.docker.network.bridge.enable_ip_masquerade" => parsed.masquerade = boolean()?,
         "com.docker.network.bridge.enable_icc" => {
-            ensure!(
-                boolean()?,
-                "option {key}: containers of one bridge always reach each other; make one network each"
-            );
+            bridge_only()?;
+            parsed.alone = !boolean()?;
         }
         "com.docker.network.bridge.host_binding_ipv4" | "com.docker.network.bridge.host_binding_ipv6" => {
             parsed.host_binding =
@@ -140,12 +148,17 @@ mod tests {
     fn known_and_unknown() {
         assert_eq!(check(Driver::Bridge, "mtu", "9000").unwrap().mtu, 9000);
         assert_eq!(check(Driver::Bridge, "isolate", "strict").unwrap().isolation, Isolation::Strict);
+        assert_eq!(check(Driver::Bridge, "vlan", "4094").unwrap().vlan, 4094);
+        assert!(check(Driver::Bridge, "com.docker.network.bridge.enable_icc", "false").unwrap().alone);
+        assert_eq!(parse(Driver::Macvlan, &BTreeMap::new()).unwrap().link_mode, 4);
+        assert!(check(Driver::Bridge, "no_default_route", "1").unwrap().no_default_route);
         assert_eq!(check(Driver::Macvlan, "mode", "passthru").unwrap().link_mode, 8);
         assert!(!check(Driver::Bridge, "com.docker.network.bridge.gateway_mode_ipv4", "routed").unwrap().masquerade);
         for (driver, key, value) in [
             (Driver::Bridge, "mtu", "abc"),
             (Driver::Bridge, "mtu", "12"),
             (Driver::Bridge, "vlan", "4095"),
+            (Driver::Bridge, "no_default_route", "maybe"),
             (Driver::Bridge, "mode", "l3"),
             (Driver::Ipvlan, "mode", "bridge"),
             (Driver::Macvlan, "isolate", "true"),

@@ -23,6 +23,7 @@ pub struct Hosts<'a> {
 pub fn hosts(hosts: &Hosts<'_>) -> String {
     let mut text = String::new();
     let mut known: Vec<&str> = Vec::new();
+    let mut based: Vec<&str> = Vec::new();
     for (name, address) in hosts.extra {
         known.push(name);
         text.push_str(&format!("{address}\t{name}\n"));
@@ -38,6 +39,7 @@ pub fn hosts(hosts: &Hosts<'_>) -> String {
             localhost[usize::from(address.is_ipv6())] = true;
         }
         text.push_str(&format!("{address}\t{}\n", names.join(" ")));
+        based.extend(names);
     }
     for (there, address) in localhost.into_iter().zip(["127.0.0.1", "::1"]) {
         if !there && !known.contains(&"localhost") {
@@ -49,7 +51,8 @@ pub fn hosts(hosts: &Hosts<'_>) -> String {
         text.push_str(&format!("{host}\t{}\n", host_names.join(" ")));
     }
     for (address, names) in hosts.own {
-        let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| !known.contains(name)).collect();
+        let is_new = |name: &&str| !known.contains(name) && !based.contains(name);
+        let names: Vec<&str> = names.iter().map(String::as_str).filter(is_new).collect();
         if !names.is_empty() {
             text.push_str(&format!("{address}\t{}\n", names.join(" ")));
         }
@@ -127,6 +130,8 @@ mod tests {
     fn hosts_file() {
         let own = [(IpAddr::from([10, 0, 0, 2]), vec!["web".to_owned(), "0123456789ab".to_owned()])];
         let extra = [("db".to_owned(), IpAddr::from([10, 9, 9, 9]))];
+        let named = hosts(&Hosts { base: "10.1.1.1 web 0123456789ab", own: &own, ..Hosts::default() });
+        assert_eq!(named, "10.1.1.1\tweb 0123456789ab\n127.0.0.1\tlocalhost\n::1\tlocalhost\n");
         let base = "# c\n127.0.0.1 localhost\n127.0.1.1\tbox db # x\n10.1.1.1 host.docker.internal\nbroken\n";
         let text = hosts(&Hosts { base, extra: &extra, own: &own, host: Some(IpAddr::from([10, 0, 0, 1])) });
         assert_eq!(

@@ -250,7 +250,9 @@ pub fn enter(layout: &Layout, network: &str, member: &Member) -> Result<()> {
 
 /// Say that it is no more.
 pub fn leave(layout: &Layout, network: &str, id: &str) -> Result<()> {
-    match std::fs::remove_file(layout.members(network).join(format!("{id}.json"))) {
+    let path = layout.members(network).join(format!("{id}.json"));
+    file::fault::point("leave", &path)?;
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("remove a member's file"),
         _ => Ok(()),
     }

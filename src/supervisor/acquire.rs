@@ -18,6 +18,7 @@ use crate::model::network::NetworkMode;
 use crate::model::resource::CgroupsMode;
 use crate::model::user::{IdMaps, IdRange};
 use crate::network::attach::{self, Attached};
+use crate::network::conf;
 use crate::runtime::cgroup::{self, Cgroup, Manager};
 use crate::runtime::idmap;
 use crate::runtime::plan::{self, Plan, PlanOptions};
@@ -86,7 +87,8 @@ pub fn acquire(request: &Request<'_>, intend: &mut dyn FnMut(&Attachments) -> Re
     // A root in parts has no files of its own yet.
     let machine = (!sources.is_empty()).then(|| File::open("/")).transpose().context("open /")?;
     let seen = machine.as_ref().map_or(rootfs.as_fd(), AsFd::as_fd);
-    let accounts = Accounts::read(seen, spec.network.hosts_file.as_deref() == Some("image"))?;
+    let hosts_file = spec.network.hosts_file.as_deref().or(conf::get()?.hosts_file.as_deref());
+    let accounts = Accounts::read(seen, hosts_file == Some("image"))?;
     let user = accounts.resolve(spec)?;
     if machine.is_none() {
         work_directory(request, rootfs.as_fd(), &user)?;

@@ -5,15 +5,15 @@
 //! by a path inside a root file system (CVE-2025-24965).
 
 use super::acquire::{Accounts, Request, clone_path};
-use super::source::ours;
+use super::source::{ours, outside};
 use crate::bundle::mount::Prepared;
 use crate::bundle::user::{Resolved, accounts};
 use crate::failure::{Failure, Kind};
-use crate::model::container::NamespaceMode;
 use crate::model::mount::{Mount, MountSource};
 use crate::model::network::NetworkMode;
 use crate::model::user::UserNamespace;
 use crate::network::attach::Attached;
+use crate::network::conf;
 use crate::state::file::{self, Durability};
 use anyhow::{Context, Result};
 use std::os::fd::OwnedFd;
@@ -51,15 +51,17 @@ pub(super) fn files(request: &Request<'_>, inside: &Inside<'_>) -> Result<Vec<(P
         let name = target.rsplit('/').next().unwrap_or(target).trim_start_matches('.');
         let path = request.layout.running(&request.record.id).join(name);
         write(&path, &content)?;
+        let maps = &request.record.id_maps;
+        if !maps.uid.is_empty() {
+            // They are root's inside; where nobody is root there, they stay ours.
+            let owner = (outside(&maps.uid, 0), outside(&maps.gid, 0));
+            let _ = std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1));
+        }
         list.push((ours(target, &path, spec.read_only && target != "/etc/hosts"), clone_path(&path, false)?));
         Ok(())
     };
     let own_network = !matches!(network.mode, Some(NetworkMode::Container(_)));
-    add(
-        "/etc/hostname",
-        (!network.no_hostname && spec.namespaces.uts != NamespaceMode::Host)
-            .then(|| format!("{}\n", inside.hostname).into()),
-    )?;
+    add("/etc/hostname", (!network.no_hostname).then(|| format!("{}\n", inside.hostname).into()))?;
     if own_network {
         add("/etc/hosts", (!network.no_hosts).then(|| hosts(request, inside)).transpose()?.map(Into::into))?;
         add("/etc/resolv.conf", inside.network.resolv_text().map(Into::into))?;
@@ -83,7 +85,8 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
 /// Built on the host's file, as podman's (containers.conf(5), base_hosts_file).
 fn hosts(request: &Request<'_>, inside: &Inside<'_>) -> Result<String> {
     let network = &request.record.spec.network;
-    let base = match network.hosts_file.as_deref() {
+    let configured = conf::get()?.hosts_file.as_deref();
+    let base = match network.hosts_file.as_deref().or(configured) {
         Some("none") => String::new(),
         Some("image") => inside.accounts.hosts.clone(),
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("read {path}"))?,

@@ -8,7 +8,8 @@
 //!                                       ◀──────────   Attached{terminal} + input         or Failed
 //!  CloseInput                           ──────────▶   (no answer)
 //!  Begin | Signal | Pause | Unpause | RenewHealth
-//!  | Connect | Disconnect               ──────────▶
+//!  | Connect | Disconnect
+//!  | Publish | Withdraw | LookUpAgain   ──────────▶
 //!                                       ◀──────────   Done                               or Failed
 //!  CheckHealth                          ──────────▶   … the check runs …
 //!                                       ◀──────────   Checked{good}, Exited{code}        or Failed
@@ -23,6 +24,7 @@
 
 use crate::failure::{self, Failure, Kind};
 use crate::model::network::Endpoint;
+use crate::model::port::PortMapping;
 use crate::sys::socket;
 use crate::sys::terminal::Size;
 use anyhow::{Context, Result};
@@ -71,6 +73,12 @@ pub enum Request {
     Connect(Endpoint),
     /// Leave the network of this name.
     Disconnect(String),
+    /// The records of its networks have changed: ask other name servers.
+    LookUpAgain,
+    /// Publish this too.
+    Publish(PortMapping),
+    /// Publish this, as it is published, no longer.
+    Withdraw(PortMapping),
 }
 
 /// How to start.

@@ -406,6 +406,22 @@ impl House {
                 self.renew_health()?;
                 return Ok(Some(Reply::Done));
             }
+            Request::LookUpAgain => {
+                self.network.look_up_again()?;
+                return Ok(Some(Reply::Done));
+            }
+            Request::Publish(mapping) => {
+                let House { network, status, .. } = self;
+                network.publish(&[mapping], &mut |network| status.note_network(network))?;
+                status.change(|status| status.network = serde_json::to_value(&*network).unwrap_or_default());
+                return Ok(Some(Reply::Done));
+            }
+            Request::Withdraw(mapping) => {
+                let House { network, status, .. } = self;
+                network.withdraw(&mapping, &mut |network| status.note_network(network))?;
+                status.change(|status| status.network = serde_json::to_value(&*network).unwrap_or_default());
+                return Ok(Some(Reply::Done));
+            }
             Request::CheckHealth => {
                 let health = self.health.as_mut();
                 let health =

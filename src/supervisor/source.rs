@@ -154,7 +154,7 @@ fn volume(
 }
 
 /// An id of the container as the store numbers it.
-fn outside(map: &[IdRange], id: u32) -> u32 {
+pub(super) fn outside(map: &[IdRange], id: u32) -> u32 {
     let range = map.iter().find(|range| id >= range.inside && id - range.inside < range.size);
     range.map_or(id, |range| range.outside + (id - range.inside))
 }

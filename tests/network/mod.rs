@@ -1,11 +1,18 @@
 //! Networks as people use them: in network namespaces that the test makes, never on the machine's own interfaces.
 
 mod bridge;
+mod crash;
+mod driver;
+mod firewall;
 mod live;
+mod names;
+mod ports;
+mod security;
 mod user;
 mod verb;
 
 use crate::support::Env;
+use std::os::fd::OwnedFd;
 
 /// Fetch a page, trying again for as long as the server is still starting.
 #[track_caller]
@@ -26,4 +33,21 @@ fn serve(env: &Env, name: &str, options: &[&str]) {
     let image = env.busybox();
     let words = ["run", "-d", "--name", name].into_iter().chain(options.iter().copied());
     let _ = env.coracle(words.chain([image, "httpd", "-f", "-p", "80", "-h", "/etc"])).succeeded();
+}
+
+/// Run something in the host's namespace.
+fn on_host<T: Send + 'static>(namespace: &OwnedFd, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let namespace = namespace.try_clone().expect("copy a descriptor");
+    let thread = std::thread::spawn(move || {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("join the namespace");
+        work()
+    });
+    thread.join().expect("a thread")
+}
+
+/// The name of this store's firewall table.
+fn table(env: &Env) -> String {
+    let tables = env.other(["nft", "list", "tables"]).run().ok();
+    let name = tables.lines().find_map(|line| line.strip_prefix("table inet coracle")).expect("our table");
+    format!("coracle{name}")
 }

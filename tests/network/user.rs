@@ -1,6 +1,6 @@
 //! An ordinary user's networks: out to the world, in by published ports, and the process in between.
 
-use super::{fetch, get, serve};
+use super::{fetch, get, on_host, serve};
 use crate::support::Env;
 use crate::support::coracle::{as_user, network_namespace};
 use crate::support::need::need;
@@ -9,20 +9,10 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
 /// The address of the user's host in these tests.
-const HOST: &str = "192.0.2.2";
-
-/// Run something in the host's namespace.
-fn on_host<T: Send + 'static>(namespace: &OwnedFd, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let namespace = namespace.try_clone().expect("copy a descriptor");
-    let thread = std::thread::spawn(move || {
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("join the namespace");
-        work()
-    });
-    thread.join().expect("a thread")
-}
+pub(super) const HOST: &str = "192.0.2.2";
 
 /// A namespace that plays the host: an address, and a way out that leads nowhere.
-fn host() -> OwnedFd {
+pub(super) fn host() -> OwnedFd {
     let namespace = network_namespace();
     on_host(&namespace, || {
         for words in [
@@ -39,7 +29,7 @@ fn host() -> OwnedFd {
 }
 
 /// The processes of this test's user that forward.
-fn forwarders(env: &Env) -> Vec<i32> {
+pub(super) fn forwarders(env: &Env) -> Vec<i32> {
     let runroot = env.runroot().to_string_lossy().into_owned();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes

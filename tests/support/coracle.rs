@@ -195,6 +195,11 @@ impl Env {
         self
     }
 
+    /// The network namespace of the commands, where it is not the machine's.
+    pub(crate) fn network(&self) -> &OwnedFd {
+        self.surroundings.network.as_ref().expect("a network of its own")
+    }
+
     /// One more variable for every command.
     pub(crate) fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Env {
         self.surroundings.variables.push((name.into(), value.as_ref().to_owned()));

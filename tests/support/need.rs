@@ -109,6 +109,20 @@ pub(crate) fn path(path: &str) -> Need {
     check(Path::new(path).exists(), &format!("path: `{path}` is not there"))
 }
 
+/// The kernel can make links of this kind.
+pub(crate) fn kernel_link(kind: &'static str) -> Need {
+    program("ip")?;
+    let made = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(|error| error.to_string())?;
+        let ip = |line: &str| std::process::Command::new("ip").args(line.split(' ')).output();
+        let _ = ip("link add below type veth peer name other");
+        let output = ip(&format!("link add link below name above type {kind}")).map_err(|error| error.to_string())?;
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    });
+    let result: Result<(), String> = made.join().expect("a thread");
+    result.map_err(|error| format!("kernel: no links of kind {kind}: {}", error.trim()))
+}
+
 /// Debian's package archive can be reached, or its root file system was built before.
 pub(crate) fn debian() -> Need {
     super::image::debian_rootfs().map(|_| ())

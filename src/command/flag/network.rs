@@ -2,7 +2,9 @@
 
 use super::{Surroundings, csv, port};
 use crate::model::container::{ContainerSpec, NamespaceMode};
-use crate::model::network::{Endpoint, Network as Wanted, NetworkMode};
+use crate::model::network::{DEFAULT_NETWORK, Endpoint, Network as Wanted, NetworkMode};
+use crate::model::port::PortMapping;
+use crate::network::conf;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::net::IpAddr;
 
@@ -63,9 +65,6 @@ pub struct Network {
     pub hosts_file: Option<String>,
 }
 
-/// What `bridge`, `podman` and `default` mean.
-pub const DEFAULT_NETWORK: &str = "coracle";
-
 impl Network {
     /// Into the spec. Namespaces must be there already: a host name needs a UTS namespace.
     pub fn apply(self, spec: &mut ContainerSpec, around: &Surroundings) -> Result<()> {
@@ -73,6 +72,7 @@ impl Network {
         let mut wanted = Wanted { mode: mode(&self.network)?, ..Wanted::default() };
         self.endpoint_options(&mut wanted)?;
         wanted.publish = csv(&self.publish)?.iter().map(|word| port::publish(word)).collect::<Result<_>>()?;
+        on_default_addresses(&mut wanted.publish, &conf::get()?.host_ips);
         wanted.publish_all = self.publish_all;
         wanted.expose = csv(&self.expose)?.iter().map(|word| port::expose(word)).collect::<Result<_>>()?;
         wanted.hostname = self.hostname.filter(|name| !name.is_empty());
@@ -135,7 +135,7 @@ impl Network {
         if aliases.is_empty() && !single.iter().any(|(_, value)| given(value)) {
             return Ok(());
         }
-        let endpoints = match wanted.mode.get_or_insert_with(|| NetworkMode::Networks(vec![default_endpoint()])) {
+        let endpoints = match wanted.mode.get_or_insert_with(|| NetworkMode::Networks(vec![Endpoint::of_default()])) {
             NetworkMode::Networks(endpoints) => endpoints,
             _ => {
                 let option = single.iter().find(|(_, value)| given(value)).map_or("network-alias", |(name, _)| name);
@@ -159,8 +159,20 @@ impl Network {
     }
 }
 
-fn default_endpoint() -> Endpoint {
-    Endpoint { network: DEFAULT_NETWORK.to_owned(), ..Endpoint::default() }
+/// What names no address is published on each of these, if there are any (containers.conf(5), default_host_ips).
+fn on_default_addresses(ports: &mut Vec<PortMapping>, addresses: &[IpAddr]) {
+    if addresses.is_empty() {
+        return;
+    }
+    let on = |mapping: PortMapping| -> Vec<PortMapping> {
+        match mapping.host_ip {
+            Some(_) => vec![mapping],
+            None => {
+                addresses.iter().map(|address| PortMapping { host_ip: Some(*address), ..mapping.clone() }).collect()
+            }
+        }
+    };
+    *ports = std::mem::take(ports).into_iter().flat_map(on).collect();
 }
 
 fn address(option: &str, text: &str) -> Result<IpAddr> {

@@ -1,7 +1,7 @@
 //! `coracle network create`.
 
 use crate::command::present;
-use crate::engine::{Engine, network};
+use crate::engine::{Engine, network, speaks_as_podman};
 use crate::failure::{Failure, Kind};
 use crate::model::subnet::Subnet;
 use crate::network::create::Wish;
@@ -67,9 +67,20 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     if args.name.is_none() && ignore {
         bail!("--ignore needs the name of a network");
     }
-    let record = network::create(engine, args.into_wish()?, ignore)?;
+    let name = args.name.clone();
+    let record = network::create(engine, args.into_wish()?, ignore).map_err(|error| in_podmans_words(error, name))?;
     present::line(&record.name)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who calls us `podman` looks for its words.
+fn in_podmans_words(error: anyhow::Error, name: Option<String>) -> anyhow::Error {
+    match name {
+        Some(name) if speaks_as_podman() && error.to_string().ends_with("network already exists") => {
+            Failure::new(Kind::Engine, format!("netavark: network already exists {name}")).into()
+        }
+        _ => error,
+    }
 }
 
 impl Args {

@@ -40,12 +40,13 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
             records.push(record);
         }
     }
+    records.sort_by(|a, b| network::shown_name(&a.name).cmp(network::shown_name(&b.name)));
     if args.quiet {
         if args.format.is_some() {
             bail!("quiet and format options cannot be used together");
         }
         for record in &records {
-            present::line(&record.name)?;
+            present::line(network::shown_name(&record.name))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -61,7 +62,7 @@ fn row(record: &NetworkRecord, document: Value, whole: bool) -> Value {
     let labels: Vec<String> = record.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     present::merge(
         document,
-        json!({ "ID": id, "Name": record.name, "Driver": record.driver, "Labels": labels.join(",") }),
+        json!({ "ID": id, "Name": network::shown_name(&record.name), "Driver": record.driver, "Labels": labels.join(",") }),
     )
 }
 
@@ -105,7 +106,7 @@ fn one(engine: &Engine, record: &NetworkRecord, key: &str, value: &str) -> Resul
     Ok(match key {
         "name" => {
             let pattern = regex_lite::Regex::new(value).with_context(|| format!("invalid filter name={value}"))?;
-            pattern.is_match(&record.name)
+            pattern.is_match(network::shown_name(&record.name))
         }
         "id" => record.id.as_str().starts_with(value),
         "driver" => record.driver.as_str() == value,

@@ -11,6 +11,7 @@ pub mod reload;
 pub mod rm;
 pub mod update;
 
+use crate::engine::network;
 use crate::state::network::{Member, NetworkRecord};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -36,7 +37,7 @@ pub fn document(record: &NetworkRecord, members: &[Member]) -> Result<Value> {
         containers.insert(member.id.clone(), container(record, member));
     }
     let mut document = json!({
-        "name": record.name,
+        "name": network::shown_name(&record.name),
         "id": record.id,
         "driver": record.driver,
         "network_interface": record.interface,

@@ -1,8 +1,8 @@
 //! `NetworkSettings`: addresses and ports.
 
 use super::ports;
-use crate::engine::Engine;
 use crate::engine::list::{self, Listed};
+use crate::engine::{Engine, network};
 use crate::model::network::{Endpoint, NetworkMode};
 use crate::network::attach::{Attached, Interface};
 use serde_json::{Map, Value, json};
@@ -14,12 +14,12 @@ pub fn settings(engine: &Engine, container: &Listed) -> Value {
         && let Ok(other) = list::get(engine, id)
         && !matches!(other.record.spec.network.mode, Some(NetworkMode::Container(_)))
     {
-        return own(&other);
+        return own(engine, &other);
     }
-    own(container)
+    own(engine, container)
 }
 
-fn own(container: &Listed) -> Value {
+fn own(engine: &Engine, container: &Listed) -> Value {
     let attached = ports::attached(container);
     let mut settings = addresses(None);
     if let Some([interface]) = attached.as_ref().map(|attached| attached.interfaces.as_slice()) {
@@ -38,13 +38,16 @@ fn own(container: &Listed) -> Value {
     });
     let networks = match &container.record.spec.network.mode {
         Some(NetworkMode::Networks(endpoints)) => networks(container, endpoints, attached.as_ref()),
-        _ => Map::new(),
+        Some(NetworkMode::Host) => nameless("host"),
+        Some(NetworkMode::None) => nameless("none"),
+        Some(NetworkMode::Pasta(_)) => nameless("pasta"),
+        None if engine.privilege.rootless => nameless("pasta"),
+        None => networks(container, std::slice::from_ref(&Endpoint::of_default()), attached.as_ref()),
+        Some(NetworkMode::Container(_) | NetworkMode::Path(_)) => Map::new(),
     };
     if let (Value::Object(settings), Value::Object(more)) = (&mut settings, more) {
         settings.extend(more);
-        if !networks.is_empty() {
-            settings.insert("Networks".to_owned(), Value::Object(networks));
-        }
+        settings.insert("Networks".to_owned(), Value::Object(networks));
     }
     settings
 }
@@ -56,17 +59,28 @@ fn networks(container: &Listed, endpoints: &[Endpoint], attached: Option<&Attach
         .iter()
         .map(|endpoint| {
             let own = interface(&endpoint.network);
-            let mut network = addresses(own);
+            let mut document = addresses(own);
             let mut aliases: Vec<&str> = endpoint.aliases.iter().map(String::as_str).collect();
             aliases.push(container.record.id.short());
-            network["NetworkID"] = json!(own.map_or(endpoint.network.as_str(), |interface| &interface.network_id));
-            network["DriverOpts"] = Value::Null;
-            network["IPAMConfig"] = Value::Null;
-            network["Links"] = Value::Null;
-            network["Aliases"] = json!(aliases);
-            (endpoint.network.clone(), network)
+            aliases.extend(container.record.spec.network.hostname.as_deref());
+            document["NetworkID"] = json!(own.map_or(endpoint.network.as_str(), |interface| &interface.network_id));
+            document["DriverOpts"] = Value::Null;
+            document["IPAMConfig"] = Value::Null;
+            document["Links"] = Value::Null;
+            document["Aliases"] = json!(aliases);
+            (network::shown_name(&endpoint.network).to_owned(), document)
         })
         .collect()
+}
+
+/// A mode that is no network of ours, in podman's shape.
+fn nameless(mode: &str) -> Map<String, Value> {
+    let mut document = addresses(None);
+    document["NetworkID"] = json!(mode);
+    for key in ["DriverOpts", "IPAMConfig", "Links"] {
+        document[key] = Value::Null;
+    }
+    Map::from_iter([(mode.to_owned(), document)])
 }
 
 /// podman's basic network config, of an interface or of none.

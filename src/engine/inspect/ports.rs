@@ -133,7 +133,12 @@ pub struct Single {
 
 /// Every published port by itself.
 pub fn singles(container: &Listed) -> Vec<Single> {
-    published(container)
+    singles_of(&published(container))
+}
+
+/// Every port of these mappings by itself.
+pub fn singles_of(mappings: &[PortMapping]) -> Vec<Single> {
+    mappings
         .iter()
         .flat_map(|port| {
             (0..port.length.max(1)).map(|offset| Single {

@@ -1,6 +1,7 @@
 //! Joining networks: lease, link, configure, publish. Each step is undone by [`super::release`], from the document alone.
 
-use super::resolver::{resolver, serves_names, start_names};
+use super::publish;
+use super::resolver::{host_address, resolver, serves_names, start_names};
 use super::{Attached, DEFAULT_NETWORK, Interface, Record, Request, Scene, canonical_name};
 use crate::failure::{Failure, Kind};
 use crate::model::id::Id;
@@ -13,14 +14,13 @@ use crate::network::ipam::{self, Lease};
 use crate::network::link::{self, Ipv6, Stacked, Veth};
 use crate::network::message::Batch;
 use crate::network::option::{self, Options};
-use crate::network::port::{self, Families};
 use crate::network::{create, names};
 use crate::state::layout::Layout;
 use crate::state::network::{self, Driver, Member, NetworkRecord};
 use crate::sys::netlink::{self, Family, Socket};
 use anyhow::{Context, Result};
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 
 /// Bring up the loopback device of the caller's namespace.
 pub(super) fn loopback() -> Result<Socket> {
@@ -54,13 +54,14 @@ pub(super) fn join(
     for (one, interface) in joining.iter_mut().zip(&mut attached.interfaces) {
         one.lease(request, interface)?;
     }
-    let ports = publish_plan(request, &joining, attached, by_forwarder)?;
+    publish::reserve(request, &joining, attached)?;
     attached.hosts = host_entries(request, attached);
     let has_gateway = joining.iter().find(|one| !one.record.internal && one.record.driver == Driver::Bridge);
     attached.host_address = match by_forwarder {
         true => has_gateway.map(|_| uplink::HOST),
         false => has_gateway.and_then(|one| one.leases.first()?.pool.gateway),
     };
+    attached.host_address = host_address(attached.host_address)?;
     let serve = serves_names(request.network, &joining);
     attached.resolver = if serve {
         resolver(request.network, &[names::ADDRESS.to_string()], false)
@@ -69,31 +70,24 @@ pub(super) fn join(
     };
     record(attached)?;
 
-    let mut client = if by_forwarder { Some(forward::Client::connect(request.layout)?) } else { None };
+    let client = if by_forwarder { Some(forward::Client::connect(request.layout)?) } else { None };
     let kept = client.as_ref().map(|client| client.namespace().try_clone_to_owned()).transpose()?;
     let host = Host::open(kept, request.layout)?;
     for (one, interface) in joining.iter().zip(&attached.interfaces) {
-        let ports: Vec<Publication> = ports_of(&attached.publications, interface).collect();
+        let ports: Vec<Publication> = publish::ports_of(&attached.publications, interface).collect();
         let member = member(request, interface, ports);
         network::enter(request.layout, &one.record.name, &member)?;
         make_link(&host, request.layout, one, interface, namespace)?;
     }
     let sockets = configure(&joining, &attached.interfaces, namespace, Configure { serve, default_route: true })?;
-    if !attached.publications.is_empty() {
-        host.publish(request.layout, &[], &attached.publications)?;
-    } else if !host.firewall().is_there()? {
-        host.publish(request.layout, &[], &[])?;
-    }
-    if let Some(client) = &mut client
-        && !ports.is_empty()
-    {
-        client.publish(ports)?;
-    }
+    let bridges = joining.iter().filter(|one| one.record.driver == Driver::Bridge && !one.record.internal);
+    host.admit(&bridges.map(|one| one.record.interface.as_str()).collect::<Vec<_>>())?;
     attached.held.forward = client;
+    attached.held.host = Some(host);
+    attached.open_ports(request)?;
     if let Some(sockets) = sockets {
         attached.held.names = Some(start_names(request, &joining, attached, sockets)?);
     }
-    attached.held.host = Some(host);
     attached.held.scene = Some(Scene {
         name: request.name.to_owned(),
         hostname: request.hostname.to_owned(),
@@ -102,6 +96,7 @@ pub(super) fn join(
         network: request.network.clone(),
         layout: request.layout.clone(),
         rootless: request.rootless,
+        binding: joining.iter().find(|one| publish::is_inward(one)).and_then(|one| one.options.host_binding),
     });
     Ok(())
 }
@@ -157,6 +152,7 @@ impl Joining<'_> {
             // Names of links have 15 characters; the id's beginning makes it unique and findable.
             host_link: on_bridge.then(|| format!("veth{}{index:x}", &id.as_str()[..9])),
             aliases: self.endpoint.aliases.clone(),
+            inward: publish::is_inward(self),
             leads_out: !self.record.internal && !self.options.no_default_route,
             ..Interface::default()
         }
@@ -183,64 +179,6 @@ impl Joining<'_> {
 pub(super) fn mac_of_id(id: &Id) -> [u8; 6] {
     let byte = |at: usize| u8::from_str_radix(&id.as_str()[at..at + 2], 16).unwrap_or(0);
     [0x02, byte(0), byte(2), byte(4), byte(6), byte(8)]
-}
-
-/// Reserve the ports and say which elements they become; for the forwarder, which sockets it is given.
-pub(super) fn publish_plan(
-    request: &Request<'_>,
-    joining: &[Joining<'_>],
-    attached: &mut Attached,
-    by_forwarder: bool,
-) -> Result<Vec<(forward::message::Port, OwnedFd)>> {
-    let mut handed = Vec::new();
-    attached.ports = port::wanted(request.network);
-    if attached.ports.is_empty() {
-        return Ok(handed);
-    }
-    // Ports lead to the first network that others can reach.
-    let target = joining
-        .iter()
-        .position(|one| one.record.driver == Driver::Bridge && !one.record.internal && !one.leases.is_empty());
-    let Some(target) = target else {
-        return Err(Failure::new(
-            Kind::Engine,
-            "publish ports: none of the container's networks can be reached from outside",
-        )
-        .hint("join a bridge network that is not internal")
-        .into());
-    };
-    let addresses: Vec<IpAddr> = attached.interfaces[target].addresses.iter().map(|subnet| subnet.address).collect();
-    let ipv4 = addresses.iter().copied().find(IpAddr::is_ipv4);
-    let ipv6 = addresses.iter().copied().find(IpAddr::is_ipv6);
-    let families = Families { ipv4: ipv4.is_some(), ipv6: ipv6.is_some() };
-    let reserved = port::reserve(&mut attached.ports, families, joining[target].options.host_binding)?;
-    for one in &reserved {
-        let family = if one.address.is_ipv4() { ipv4 } else { ipv6 };
-        let target = family
-            .with_context(|| format!("publish port {}: the container has no address of that family", one.address))?;
-        if by_forwarder {
-            let port =
-                forward::message::Port { protocol: one.protocol, target: SocketAddr::new(target, one.target_port) };
-            handed.push((port, one.socket.try_clone().context("copy a port's socket")?));
-            continue;
-        }
-        attached.publications.push(Publication {
-            host: (!one.address.ip().is_unspecified()).then(|| one.address.ip()),
-            port: one.address.port(),
-            protocol: one.protocol,
-            target,
-            target_port: one.target_port,
-        });
-    }
-    attached.held.ports = reserved;
-    Ok(handed)
-}
-
-pub(super) fn ports_of<'a>(
-    ports: &'a [Publication],
-    interface: &'a Interface,
-) -> impl Iterator<Item = Publication> + 'a {
-    ports.iter().filter(|port| interface.addresses.iter().any(|subnet| subnet.address == port.target)).copied()
 }
 
 /// The names a container has everywhere.
@@ -301,7 +239,7 @@ pub(super) fn make_link(
         (Driver::Bridge, Some(name)) => {
             let bridge = host.bridge(layout, &one.record, &one.options)?;
             let mtu = one.options.mtu;
-            let isolated = one.record.name == create::PRIVATE;
+            let isolated = one.options.alone || one.record.name == create::PRIVATE;
             let veth = Veth { name, bridge, isolated, inside: &interface.name, mac: one.mac, mtu, namespace };
             link::add_veth(&mut batch, &veth);
         }
@@ -319,7 +257,14 @@ pub(super) fn make_link(
             link::add_stacked(&mut batch, &stacked);
         }
     }
-    batch.send(host.route()).with_context(|| format!("join network {}", one.record.name))?;
+    let made = batch.send(host.route()).map_err(|error| link::explain_kind(error, one.record.driver.as_str()));
+    made.with_context(|| format!("join network {}", one.record.name))?;
+    if let (Some(name), true) = (&interface.host_link, one.options.unmanaged && one.options.vlan != 0) {
+        let port = link::find(host.route(), name)?.context("the new link is gone again")?;
+        let mut batch = Batch::new();
+        link::set_port_vlan(&mut batch, port.index, one.options.vlan);
+        batch.send(host.route())?;
+    }
     Ok(())
 }
 

@@ -6,7 +6,6 @@ use super::{Attached, Interface, Record, Request, Scene};
 use crate::failure::{Failure, Kind};
 use crate::model::id::Id;
 use crate::model::network::Endpoint;
-use crate::model::port::Publication;
 use crate::model::subnet::Subnet;
 use crate::network::attach::canonical_name;
 use crate::network::message::Batch;
@@ -18,7 +17,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 impl Scene {
-    fn request<'a>(&'a self, id: &'a Id) -> Request<'a> {
+    pub(super) fn request<'a>(&'a self, id: &'a Id) -> Request<'a> {
         Request {
             id,
             name: &self.name,
@@ -45,6 +44,14 @@ impl Attached {
     pub fn disconnect(&mut self, network: &str, record: &mut Record<'_>) -> Result<()> {
         let scene = self.held.scene.take().ok_or_else(not_on_networks)?;
         let result = self.disconnect_in(&scene, canonical_name(network), record);
+        self.held.scene = Some(scene);
+        result
+    }
+
+    /// `network update`: who is asked for foreign names may be others now.
+    pub fn look_up_again(&mut self) -> Result<()> {
+        let Some(scene) = self.held.scene.take() else { return Ok(()) };
+        let result = self.refresh_names(&scene);
         self.held.scene = Some(scene);
         result
     }
@@ -76,6 +83,8 @@ impl Attached {
             let _ = record(self);
             return Err(error);
         }
+        self.lead_ports(scene)?;
+        record(self)?;
         self.refresh(scene)
     }
 
@@ -109,48 +118,11 @@ impl Attached {
             return Err(Failure::new(Kind::Engine, message).into());
         };
         let interface = self.interfaces[index].clone();
-        let gone = |port: &Publication| interface.addresses.iter().any(|subnet| subnet.address == port.target);
-        let ports: Vec<Publication> = self.publications.iter().filter(|port| gone(port)).copied().collect();
-        if let Some(host) = &self.held.host {
-            host.firewall().withdraw(&ports)?;
-        }
-        self.publications.retain(|port| !gone(port));
         self.give_back(scene, &interface)?;
         self.interfaces.remove(index);
-        self.publish_elsewhere(scene, &ports)?;
-        if let Some(forward) = &mut self.held.forward {
-            let left: Vec<IpAddr> = interface.addresses.iter().map(|subnet| subnet.address).collect();
-            let interfaces = &self.interfaces;
-            let addresses =
-                || interfaces.iter().flat_map(|interface| &interface.addresses).map(|subnet| subnet.address);
-            forward.retarget(&left, |ipv4| addresses().find(|address| address.is_ipv4() == ipv4))?;
-        }
+        self.lead_ports(scene)?;
         record(self)?;
         self.refresh(scene)
-    }
-
-    /// Ports whose network was left lead to another one, if there is one.
-    fn publish_elsewhere(&mut self, scene: &Scene, ports: &[Publication]) -> Result<()> {
-        let addresses = || self.interfaces.iter().flat_map(|interface| &interface.addresses);
-        let target = |ipv4: bool| addresses().map(|subnet| subnet.address).find(|address| address.is_ipv4() == ipv4);
-        let moved: Vec<Publication> = ports
-            .iter()
-            .filter_map(|port| Some(Publication { target: target(port.target.is_ipv4())?, ..*port }))
-            .collect();
-        if moved.is_empty() {
-            return Ok(());
-        }
-        self.publications.extend(&moved);
-        let id = self.id.clone().context("the container has no id")?;
-        let request = scene.request(&id);
-        for interface in &self.interfaces {
-            let ports: Vec<Publication> = join::ports_of(&self.publications, interface).collect();
-            network::enter(&scene.layout, &interface.network, &join::member(&request, interface, ports))?;
-        }
-        match &self.held.host {
-            Some(host) => host.publish(&scene.layout, &[], &moved),
-            None => Ok(()),
-        }
     }
 
     /// Remove the link, the member's file and the leases of one network.
@@ -210,6 +182,10 @@ impl Attached {
                     .with_context(|| format!("write {}", path.display()))?;
             }
         }
+        self.refresh_names(scene)
+    }
+
+    fn refresh_names(&mut self, scene: &Scene) -> Result<()> {
         let mut records = Vec::new();
         for interface in &self.interfaces {
             records.extend(network::load(&scene.layout, &interface.network)?);

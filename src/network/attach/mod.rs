@@ -6,6 +6,7 @@
 
 mod join;
 mod live;
+mod publish;
 mod release;
 mod resolver;
 
@@ -17,7 +18,7 @@ use crate::model::subnet::Subnet;
 use crate::network::forward;
 use crate::network::host::Host;
 use crate::network::names::Server;
-use crate::network::port::Reserved;
+use crate::network::relay::Relay;
 use crate::network::resolv::{self, Resolver};
 use crate::state::layout::Layout;
 use crate::state::network::Driver;
@@ -101,6 +102,8 @@ pub struct Interface {
     pub gateways: Vec<IpAddr>,
     /// Whether it may give the default route.
     pub leads_out: bool,
+    /// Whether published ports may lead here: others can reach it.
+    pub inward: bool,
     /// Names on this network beside the container's own.
     pub aliases: Vec<String>,
 }
@@ -108,7 +111,9 @@ pub struct Interface {
 /// What dies with the supervisor.
 #[derive(Debug, Default)]
 pub struct Held {
-    ports: Vec<Reserved>,
+    ports: Vec<publish::Held>,
+    targets: publish::Targets,
+    relay: Option<Relay>,
     names: Option<Server>,
     host: Option<Host>,
     forward: Option<forward::Client>,
@@ -125,13 +130,16 @@ struct Scene {
     network: Network,
     layout: Layout,
     rootless: bool,
+    /// The address on which ports are published that name none.
+    binding: Option<IpAddr>,
 }
 
 impl Attached {
     /// What the supervisor polls for reading; after an event it calls [`Attached::ready`].
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         let forward = self.held.forward.iter().map(forward::Client::fd);
-        self.held.names.iter().map(Server::fd).chain(forward).collect()
+        let relay = self.held.relay.iter().map(Relay::fd);
+        self.held.names.iter().map(Server::fd).chain(forward).chain(relay).collect()
     }
 
     /// Do what the descriptors of [`Attached::fds`] have become ready for. Never blocks.
@@ -139,6 +147,7 @@ impl Attached {
         if let Some(names) = &mut self.held.names {
             names.ready();
         }
+        self.relay();
         if let Some(forward) = &mut self.held.forward
             && forward.has_ended()
             && forward.restart().is_err()
@@ -171,18 +180,21 @@ impl Attached {
 
 /// The mode when none was asked for.
 pub fn default_mode(rootless: bool) -> NetworkMode {
-    if rootless {
-        NetworkMode::Pasta(Vec::new())
-    } else {
-        NetworkMode::Networks(vec![Endpoint { network: DEFAULT_NETWORK.to_owned(), ..Endpoint::default() }])
-    }
+    if rootless { NetworkMode::Pasta(Vec::new()) } else { NetworkMode::Networks(vec![Endpoint::of_default()]) }
 }
 
-/// The network of containers that name none; `bridge` and `podman` mean it too.
-pub const DEFAULT_NETWORK: &str = "coracle";
+pub use crate::model::network::DEFAULT_NETWORK;
 
 /// Connect a container. On an error what was taken is released again.
 pub fn up(request: &Request<'_>, record: &mut Record<'_>) -> Result<Attached> {
+    let configured;
+    let request = match resolver::configured(request.network)? {
+        None => request,
+        Some(network) => {
+            configured = network;
+            &Request { network: &configured, ..*request }
+        }
+    };
     let mut attached = Attached { version: VERSION, id: Some(request.id.clone()), ..Attached::default() };
     match take(request, record, &mut attached) {
         Ok(()) => Ok(attached),
@@ -226,7 +238,7 @@ fn take(request: &Request<'_>, record: &mut Record<'_>, attached: &mut Attached)
         (NetworkMode::Host, _) => {
             attached.resolver = resolver::resolver(request.network, &[], true);
             attached.hosts = vec![(IpAddr::from([127, 0, 1, 1]), join::own_names(request))];
-            attached.host_address = Some(IpAddr::from([127, 0, 0, 1]));
+            attached.host_address = resolver::host_address(Some(IpAddr::from([127, 0, 0, 1])))?;
             Ok(())
         }
         _ => Ok(()),

@@ -43,5 +43,5 @@ fn withdraw(attached: &Attached, layout: &Layout) -> Result<()> {
             &opened
         }
     };
-    host.firewall().withdraw(&attached.publications)
+    host.withdraw(&attached.publications)
 }

@@ -3,11 +3,12 @@
 use super::join::Joining;
 use super::{Attached, DEFAULT_NETWORK, Request};
 use crate::model::network::Network;
+use crate::network::conf;
 use crate::network::names::zone::Zone;
 use crate::network::names::{Server, Sockets, Upstream};
 use crate::network::resolv::{self, Resolver};
 use crate::state::network::NetworkRecord;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -24,6 +25,36 @@ pub(super) fn serves_names(network: &Network, joining: &[Joining<'_>]) -> bool {
     }
     // Nobody to name, but the host's resolver listens on its loopback only (systemd-resolved): we pass questions on.
     network.dns.is_empty() && !host_resolver().servers.iter().any(|server| resolv::is_reachable(server))
+}
+
+/// What the user asked for with what containers.conf says where the user said nothing; `None`: it says nothing either.
+pub(super) fn configured(network: &Network) -> Result<Option<Network>> {
+    let conf = conf::get()?;
+    if conf.dns_servers.is_empty() && conf.dns_searches.is_empty() && conf.dns_options.is_empty() {
+        return Ok(None);
+    }
+    let mut network = network.clone();
+    if network.dns.is_empty() && !network.dns_none {
+        network.dns.clone_from(&conf.dns_servers);
+    }
+    if network.dns_search.is_empty() {
+        network.dns_search.clone_from(&conf.dns_searches);
+    }
+    if network.dns_options.is_empty() {
+        network.dns_options.clone_from(&conf.dns_options);
+    }
+    Ok(Some(network))
+}
+
+/// Where containers find the host: containers.conf knows better than the networks.
+pub(super) fn host_address(found: Option<IpAddr>) -> Result<Option<IpAddr>> {
+    match conf::get()?.host_address.as_deref() {
+        None => Ok(found),
+        Some("none") => Ok(None),
+        Some(text) => {
+            text.parse().map(Some).with_context(|| format!("host_containers_internal_ip: `{text}` is no address"))
+        }
+    }
 }
 
 pub(super) fn host_resolver() -> Resolver {

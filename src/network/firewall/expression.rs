@@ -49,6 +49,30 @@ pub fn payload(batch: &mut Batch, base: i32, offset: u32, length: u32, register:
     });
 }
 
+/// Bytes of a transport header, and where that has its checksum.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// From the header's beginning.
+    pub offset: u32,
+    /// How many bytes.
+    pub length: u32,
+    /// Where the checksum is.
+    pub checksum: u32,
+}
+
+/// Write a register into a transport header.
+pub fn write_transport(batch: &mut Batch, place: Place, register: u32) {
+    expression(batch, "payload", |batch| {
+        batch.put_be32(5, register);
+        batch.put_be32(2, libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32);
+        batch.put_be32(3, place.offset);
+        batch.put_be32(4, place.length);
+        // NFT_PAYLOAD_CSUM_INET
+        batch.put_be32(6, 1);
+        batch.put_be32(7, place.checksum);
+    });
+}
+
 /// Go on only if the register equals (or, with `NFT_CMP_NEQ`, differs from) these bytes.
 pub fn compare(batch: &mut Batch, operator: i32, register: u32, value: &[u8]) {
     expression(batch, "cmp", |batch| {

@@ -21,14 +21,19 @@
 //!                    from elsewhere into a bridge without a published port: drop, unless the bridge is @routed
 //! ```
 
+mod conntrack;
 mod expression;
+mod foreign;
+pub mod redirect;
+mod set;
 mod table;
 
 use crate::model::port::Publication;
 use crate::model::subnet::Subnet;
 use crate::sys::netlink::{Family, Socket};
 use anyhow::{Context, Result};
-use table::{Change, Transaction};
+use set::Change;
+use table::Transaction;
 
 /// One bridge network as the rules see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,9 +100,9 @@ impl Firewall {
         self.send(|write| {
             table::replace(write, self.uplink.as_ref());
             for zone in zones {
-                table::zone(write, zone, Change::Add);
+                set::zone(write, zone, Change::Add);
             }
-            table::ports(write, ports, Change::Add);
+            set::ports(write, ports, Change::Add);
         })
     }
 
@@ -108,27 +113,42 @@ impl Firewall {
         }
         self.send(|write| {
             for zone in zones {
-                table::zone(write, zone, Change::Add);
+                set::zone(write, zone, Change::Add);
             }
-            table::ports(write, ports, Change::Add);
+            set::ports(write, ports, Change::Add);
         })
     }
 
     /// Take ports out. Those that are not there (another tool flushed them) are passed over.
     pub fn withdraw(&self, ports: &[Publication]) -> Result<()> {
-        if ports.is_empty() || self.remove(|write| table::ports(write, ports, Change::Remove))? {
+        if ports.is_empty() || self.remove(|write| set::ports(write, ports, Change::Remove))? {
             return Ok(());
         }
         // One is missing, so the kernel took none: each by itself.
         for port in ports {
-            self.remove(|write| table::ports(write, std::slice::from_ref(port), Change::Remove))?;
+            self.remove(|write| set::ports(write, std::slice::from_ref(port), Change::Remove))?;
         }
         Ok(())
     }
 
+    /// Let go of what the kernel remembers of flows to these ports: a datagram of a known flow sees no rule.
+    pub fn forget_flows(&self, ports: &[Publication]) -> Result<()> {
+        conntrack::forget(&self.socket, ports).context("forget flows of published ports")
+    }
+
     /// Take a zone out.
     pub fn forget(&self, zone: &Zone) -> Result<()> {
-        self.remove(|write| table::zone(write, zone, Change::Remove)).map(|_| ())
+        self.remove(|write| set::zone(write, zone, Change::Remove)).map(|_| ())
+    }
+
+    /// See that other tools' chains let the packets of these bridges through.
+    pub fn admit(&self, bridges: &[&str]) -> Result<()> {
+        foreign::admit(&self.socket, bridges).context("open another firewall for containers")
+    }
+
+    /// Take back what [`Firewall::admit`] did for a bridge.
+    pub fn expel(&self, bridge: &str) -> Result<()> {
+        foreign::expel(&self.socket, bridge).context("take our rules out of another firewall")
     }
 
     fn send(&self, fill: impl FnOnce(&mut Transaction<'_>)) -> Result<()> {

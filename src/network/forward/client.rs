@@ -2,16 +2,17 @@
 
 use super::message::{Port, Reply, Request};
 use crate::failure::{Failure, Kind};
+use crate::state::file::fault;
 use crate::state::layout::Layout;
 use crate::state::lock::{self, Mode, Rank};
 use crate::sys::socket;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A connection to the forwarder.
@@ -21,7 +22,7 @@ pub struct Client {
     connection: OwnedFd,
     namespace: OwnedFd,
     /// What was published, to say it again to the next forwarder.
-    ports: Vec<(Port, OwnedFd)>,
+    ports: Vec<(Port, Arc<OwnedFd>)>,
 }
 
 /// Where it listens.
@@ -74,25 +75,23 @@ impl Client {
     }
 
     /// Pass these ports on.
-    pub fn publish(&mut self, ports: Vec<(Port, OwnedFd)>) -> Result<()> {
+    pub fn publish(&mut self, ports: Vec<(Port, Arc<OwnedFd>)>) -> Result<()> {
         publish(&self.connection, &ports)?;
         self.ports.extend(ports);
         Ok(())
     }
 
-    /// Ports that led to one of these addresses lead to `target` of the same family instead, if there is one.
-    pub fn retarget(&mut self, left: &[IpAddr], target: impl Fn(bool) -> Option<IpAddr>) -> Result<()> {
-        let mut changed = false;
-        for (port, _) in &mut self.ports {
-            if left.contains(&port.target.ip())
-                && let Some(next) = target(port.target.is_ipv4())
-            {
-                port.target.set_ip(next);
-                changed = true;
+    /// Take these ports back.
+    pub fn withdraw(&mut self, ports: &[Port]) -> Result<()> {
+        self.ports.retain(|(port, _)| !ports.contains(port));
+        // A packet holds so many words and no more.
+        for part in ports.chunks(64) {
+            match ask(&self.connection, &Request::Withdraw(part.to_vec()), &[])? {
+                (Reply::Done, _) => {}
+                _ => bail!("the forwarder does not know what it is asked"),
             }
         }
-        // A new connection says all ports anew, and the end of the old one takes the old ones back.
-        if changed { self.restart() } else { Ok(()) }
+        Ok(())
     }
 
     /// Whether the forwarder is gone (it may have been killed).
@@ -153,12 +152,16 @@ fn enter(connection: &OwnedFd, kept: &[BorrowedFd<'_>]) -> Result<OwnedFd> {
 /// Start it with its listening socket, so that who connects next need not wait for it.
 fn start(layout: &Layout) -> Result<()> {
     let path = socket_path(layout);
+    fault::point("start the forwarder", &path)?;
     let _ = std::fs::remove_file(&path);
     let listener = socket::listen_at(&path).with_context(|| format!("listen at {}", path.display()))?;
     let binary = File::open("/proc/self/exe").context("open our own program")?;
     let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
     std::os::unix::process::CommandExt::arg0(&mut command, "coracle: [forward]");
     command.arg("--root").arg(layout.data()).arg("--runroot").arg(layout.run()).arg("forward");
+    // A supervisor that is to die at some point of its way is not to take its forwarder along.
+    #[cfg(debug_assertions)]
+    command.env_remove("CORACLE_FAULT");
     command.stdin(Stdio::from(listener)).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     // It is nobody's child for long: whoever starts it reaps what ends, and it outlives its starter.
@@ -166,8 +169,9 @@ fn start(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-fn publish(connection: &OwnedFd, ports: &[(Port, OwnedFd)]) -> Result<()> {
+fn publish(connection: &OwnedFd, ports: &[(Port, Arc<OwnedFd>)]) -> Result<()> {
     for part in ports.chunks(socket::DESCRIPTORS_MAX) {
+        fault::point("hand over ports", Path::new(""))?;
         let descriptors: Vec<BorrowedFd<'_>> = part.iter().map(|(_, socket)| socket.as_fd()).collect();
         let request = Request::Publish(part.iter().map(|(port, _)| *port).collect());
         match ask(connection, &request, &descriptors)? {

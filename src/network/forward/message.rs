@@ -6,6 +6,8 @@
 //!                            ◀──  Entered + the namespace               or Failed
 //!  Publish{ports} + sockets               ──▶  passes on what comes to these sockets
 //!                            ◀──  Done                                  or Failed
+//!  Withdraw{ports}                        ──▶  does so no longer
+//!                            ◀──  Done
 //! ```
 //! The connection stays open while the container lives: its end takes the container's ports back, and the end of the last
 //! one ends the forwarder.
@@ -22,6 +24,8 @@ pub enum Request {
     Enter,
     /// One bound socket comes along for each of these.
     Publish(Vec<Port>),
+    /// No longer pass these on.
+    Withdraw(Vec<Port>),
 }
 
 /// A port to pass on.
@@ -29,6 +33,8 @@ pub enum Request {
 pub struct Port {
     /// Protocol.
     pub protocol: Protocol,
+    /// Where it is bound.
+    pub host: SocketAddr,
     /// The container's address and port.
     pub target: SocketAddr,
 }

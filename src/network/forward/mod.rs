@@ -9,11 +9,11 @@
 //! supervisor sees its connection end, and starts or finds the next ([`Client::restart`]).
 
 pub mod client;
+mod echo;
+mod inside;
 pub mod message;
 mod packet;
 pub mod server;
-mod tcp;
-mod udp;
 pub mod uplink;
 
 pub use client::Client;

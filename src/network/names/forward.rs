@@ -95,8 +95,7 @@ impl Forwarder {
     pub fn ask(&mut self, epoll: &Epoll, message: &[u8], query: &Query, to: ReplyTo) -> Result<(), Code> {
         let servers = self.upstream.servers().to_vec();
         if servers.is_empty() {
-            // An internal network: nothing leaves, so nobody but us can know the name, and we do not.
-            return Err(Code::NoSuchName);
+            return Err(self.upstream.code());
         }
         if self.pending.len() >= PENDING {
             return Err(Code::ServerFailure);

@@ -1,4 +1,4 @@
-//! The name server of one container: 127.0.0.11:53 over UDP and TCP inside its network namespace.
+//! The name server of one container: asked at 127.0.0.11:53 over UDP and TCP inside its network namespace.
 //!
 //! It has no thread and never blocks: the supervisor polls [`Server::fd`] and calls [`Server::ready`]. Names of members
 //! of the container's networks are answered from their files; all else goes to the host's resolvers as they are at that
@@ -10,6 +10,7 @@ mod upstream;
 pub mod wire;
 pub mod zone;
 
+use crate::network::firewall::redirect::{self, Ports};
 use anyhow::{Context, Result};
 use forward::{Forwarder, Reply, ReplyTo};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -48,9 +49,19 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Open them in the caller's namespace, where the loopback device must be up.
+    /// Open them in the caller's namespace, where the loopback device must be up. They are asked at port 53; where the
+    /// kernel can, they listen on others, so that the container can have its own port 53.
     pub fn open() -> Result<Sockets> {
-        let address = SocketAddr::new(IpAddr::V4(ADDRESS), 53);
+        let free = Sockets::at(SocketAddr::new(IpAddr::V4(ADDRESS), 0))?;
+        let ports = Ports { udp: free.udp.local_addr()?.port(), tcp: free.tcp.local_addr()?.port() };
+        match redirect::redirect(ADDRESS, ports) {
+            Ok(()) => Ok(free),
+            Err(_) => Sockets::at(SocketAddr::new(IpAddr::V4(ADDRESS), 53)),
+        }
+    }
+
+    /// Open them at another address.
+    pub fn at(address: SocketAddr) -> Result<Sockets> {
         let udp = UdpSocket::bind(address).with_context(|| format!("bind {address}/udp"))?;
         let tcp = TcpListener::bind(address).with_context(|| format!("bind {address}/tcp"))?;
         udp.set_nonblocking(true)?;

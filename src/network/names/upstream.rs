@@ -1,5 +1,6 @@
 //! Who is asked about names that are no container's.
 
+use crate::network::names::wire::Code;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -12,6 +13,8 @@ const SERVERS: usize = 3;
 pub enum Upstream {
     /// Nobody: all of the container's networks are internal.
     Nobody,
+    /// Nobody, for others know: the host's resolver asks us about our own names only.
+    Others,
     /// These, whatever the host says (`--dns`).
     Fixed(Vec<SocketAddr>),
     /// Those of this resolv.conf, as it is when a question comes.
@@ -37,10 +40,19 @@ impl Upstream {
         Upstream::Host(Followed { path: path.to_owned(), read: None, servers: Vec::new() })
     }
 
+    /// What is answered where nobody is asked.
+    pub fn code(&self) -> Code {
+        match self {
+            Upstream::Others => Code::Refused,
+            // Nothing leaves an internal network, so nobody but us can know the name, and we do not.
+            _ => Code::NoSuchName,
+        }
+    }
+
     /// Whom to ask now, in this order; none: nobody.
     pub fn servers(&mut self) -> &[SocketAddr] {
         match self {
-            Upstream::Nobody => &[],
+            Upstream::Nobody | Upstream::Others => &[],
             Upstream::Fixed(servers) => servers,
             Upstream::Host(followed) => followed.servers(),
         }

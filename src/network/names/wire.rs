@@ -33,6 +33,8 @@ pub enum Code {
     NoSuchName = 3,
     /// Not a query.
     NotImplemented = 4,
+    /// Somebody else's business.
+    Refused = 5,
 }
 
 /// A query that asks one thing.

@@ -8,6 +8,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+/// The suffix under which the host knows containers.
+pub const DOMAIN: &str = "coracle.internal";
+
 /// Suffixes under which a container's name is known too: ours, and the one podman's users have written down.
 const SUFFIXES: [&str; 2] = [".coracle.internal", ".dns.podman"];
 
@@ -78,7 +81,12 @@ impl Zone {
         let bare = suffix.unwrap_or(name);
         let mut found = false;
         let mut records = Vec::new();
-        let networks = self.networks.iter().filter_map(|network| network.names.get(bare));
+        let scoped = suffix.and_then(|_| bare.rsplit_once('.'));
+        let networks = self.networks.iter().filter_map(|network| match scoped {
+            // NAME.NETWORK, where two networks have the name.
+            Some((name, of)) if of == network.name => network.names.get(name),
+            _ => network.names.get(bare),
+        });
         for addresses in networks.chain(self.fixed.get(name)) {
             found = true;
             for address in addresses {
@@ -152,6 +160,8 @@ mod tests {
         let address = |text: &str| Data::Address(text.parse().unwrap());
         assert_eq!(zone.look_up("web", A), Known::Records(vec![address("10.0.0.2")]));
         assert_eq!(zone.look_up("www.coracle.internal", AAAA), Known::Records(vec![address("fd00::2")]));
+        assert_eq!(zone.look_up("web.a.coracle.internal", A), Known::Records(vec![address("10.0.0.2")]));
+        assert_eq!(zone.look_up("web.b.coracle.internal", A), Known::Nothing);
         assert_eq!(zone.look_up("www", 15), Known::Records(Vec::new()));
         assert_eq!(zone.look_up("2.0.0.10.in-addr.arpa", PTR), Known::Records(vec![Data::Name("web".to_owned())]));
         assert_eq!(zone.look_up("host.containers.internal", A), Known::Records(vec![address("10.0.0.1")]));

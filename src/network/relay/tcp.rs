@@ -1,7 +1,7 @@
 //! Two connected sockets and the bytes between them. Nothing is kept for a pair that is idle.
 
 use nix::libc;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
+use nix::sys::socket::{self, SockType, SockaddrStorage, sockopt};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -157,9 +157,7 @@ impl Side {
 
 /// Start to connect a new socket of the caller's namespace.
 pub fn start(target: SocketAddr) -> Result<TcpStream, nix::errno::Errno> {
-    let family = if target.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    connect(socket::socket(family, SockType::Stream, flags, None)?, target)
+    connect(super::new_socket(target.is_ipv6(), SockType::Stream)?, target)
 }
 
 /// Start to connect this socket.
