@@ -69,7 +69,8 @@ as_root! {
             }
         });
         serve(&env, "web", &["--network", "u"]);
-        assert!(inside(&env, "u", &get("web", 80)).contains("web"));
+        let line = format!("for i in 1 2 3 4 5 6 7 8 9; do {} && exit; sleep 1; done", get("web", 80));
+        assert!(inside(&env, "u", &line).contains("web"));
         let _ = env.coracle(["rm", "--force", "--time", "0", "web"]).succeeded();
         let _ = env.coracle(["network", "rm", "u"]).ok();
         assert!(env.other(["ip", "link", "show", "theirs0"]).run().code() == 0, "the bridge is not ours to remove");

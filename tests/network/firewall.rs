@@ -4,12 +4,19 @@ use super::{get, serve};
 use crate::support::Env;
 use crate::support::coracle::as_root;
 use crate::support::need::need;
+use crate::support::until;
 
 /// Two networks, and a page of the one asked for from the other: its packets are forwarded by the host.
 fn from_another_network(env: &Env) -> String {
     let address = env.coracle(["inspect", "web", "--format", "{{.NetworkSettings.Networks.a.IPAddress}}"]).ok();
     let line = get(&address, 80);
     env.coracle(["run", "--rm", "--network", "b", env.busybox(), "sh", "-c", &line]).stdout()
+}
+
+/// The same until it comes: the server may still be starting.
+#[track_caller]
+fn arrives(env: &Env) {
+    until("the page comes", || from_another_network(env).contains("web").then_some(()));
 }
 
 fn nft(env: &Env, text: &str) -> String {
@@ -32,7 +39,7 @@ as_root! {
             let _ = env.coracle(["network", "create", name]).ok();
         }
         serve(&env, "web", &["--network", "a"]);
-        assert!(from_another_network(&env).contains("web"), "{}", nft(&env, "list ruleset"));
+        arrives(&env);
         // Ours come behind Docker's chain for users, whose rules hold.
         let forward = nft(&env, "list chain ip filter FORWARD");
         let order: Vec<usize> = ["DOCKER-USER", "coracle network on", "DOCKER-FORWARD"]
@@ -45,10 +52,10 @@ as_root! {
         let _ = nft(&env, "flush chain ip filter DOCKER-USER");
         // A reload of the other firewall takes ours away; each start puts them back, once.
         let _ = nft(&env, "flush chain ip filter FORWARD");
-        assert!(from_another_network(&env).contains("web"));
+        arrives(&env);
         let count = |text: &str| text.matches("coracle network on").count();
         let before = count(&nft(&env, "list chain ip filter FORWARD"));
-        assert!(from_another_network(&env).contains("web"));
+        arrives(&env);
         assert_eq!(count(&nft(&env, "list chain ip filter FORWARD")), before);
         // The rules go with the network.
         let _ = env.coracle(["rm", "--force", "--time", "0", "web"]).succeeded();
@@ -66,10 +73,10 @@ as_root! {
             let _ = env.coracle(["network", "create", name]).ok();
         }
         serve(&env, "web", &["--network", "a"]);
-        assert!(from_another_network(&env).contains("web"));
+        arrives(&env);
         let _ = nft(&env, "flush chain inet firewalld filter_FORWARD; add rule inet firewalld filter_FORWARD drop");
         let _ = env.coracle(["network", "reload", "--all"]).ok();
-        assert!(from_another_network(&env).contains("web"));
+        arrives(&env);
     }
 
     /// Somebody's own rules are nobody else's business.
