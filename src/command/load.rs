@@ -14,7 +14,7 @@ use std::process::ExitCode;
 /// `dir`, compressed or not.
 #[derive(clap::Parser, Debug)]
 pub struct Args {
-    /// Read from this archive file or directory (default: standard input)
+    /// Read from this archive file, directory or URL (default: standard input)
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Suppress the output

@@ -17,14 +17,17 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-/// Load all images of an archive or directory, or of standard input.
+/// Load all images of an archive or directory, of what an URL names, or of standard input.
 pub fn load(engine: &Engine, input: Option<&Path>) -> Result<Vec<Loaded>> {
     let layout = &engine.layout;
     let source = match input {
-        Some(path) => {
-            std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?;
-            Source::open(layout, path)
-        }
+        Some(path) => match path.to_str().filter(|text| is_url(text)) {
+            Some(url) => Source::from_stream(layout, download(url)?).with_context(|| format!("read {url}")),
+            None => {
+                std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?;
+                Source::open(layout, path)
+            }
+        },
         None => Source::from_file(layout, stdin()?).context("read standard input"),
     };
     let source = source.context("payload does not match any of the supported image formats")?;
@@ -142,7 +145,7 @@ pub fn import(engine: &Engine, wish: ImportWish) -> Result<ImageRecord> {
     let name = wish.name.as_deref().map(image::local_name).transpose()?;
     let archive: Box<dyn Read + Send> = match wish.path.as_str() {
         "-" => Box::new(stdin()?),
-        url if url.starts_with("http://") || url.starts_with("https://") => download(url)?,
+        url if is_url(url) => download(url)?,
         path => {
             let file = File::open(path).with_context(|| format!("open {path}"))?;
             ensure!(!file.metadata()?.is_dir(), "open {path}: it is a directory");
@@ -153,6 +156,10 @@ pub fn import(engine: &Engine, wish: ImportWish) -> Result<ImageRecord> {
     let import = archive_import::Wish { name, config, message: wish.message, origin, platform: wish.platform };
     archive_import::import(&engine.layout, &engine.privilege, import, archive)
         .with_context(|| format!("import {}", wish.path))
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
 }
 
 /// The body of an URL.

@@ -144,8 +144,11 @@ fn write(
     let present = claims.get(staged.record.diff_id.hex()).is_some_and(|claim| claim.present);
     let staged = if present { Vec::new() } else { vec![staged] };
     let names = name.into_iter().collect();
-    store::commit(layout, NewImage { config, manifest, index: None, staged, blobs: Vec::new(), synced: false, names, event: "commit" })
-        .context("write the image")
+    store::commit(
+        layout,
+        NewImage { config, manifest, index: None, staged, blobs: Vec::new(), synced: false, names, event: "commit" },
+    )
+    .context("write the image")
 }
 
 /// The same layer in the other family's words.

@@ -16,6 +16,7 @@ pub mod download;
 pub mod http;
 pub mod list;
 pub mod manifest;
+pub mod parallel;
 pub mod policy;
 pub mod progress;
 pub mod pull;

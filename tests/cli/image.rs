@@ -1,10 +1,10 @@
 //! Images without a registry: `load`, `import`, `images`, `tag`, `rmi`, `history`, `save` and what `image` has of them.
 
-use crate::support::coracle::{as_root, both};
+use crate::support::coracle::{as_root, as_user, both};
 use crate::support::image::{BUSYBOX, Layer};
 use crate::support::{Env, Image, need};
 use serde_json::json;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 /// Three layers: the second changes and removes what the first has, the third hides a directory.
@@ -29,6 +29,24 @@ pub(crate) fn layered() -> Image {
         "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["cat /etc/kept /etc/changed"], "Env": ["PATH=/bin", "A=image"],
         "WorkingDir": "/var", "Labels": {"a": "b"}, "ExposedPorts": {"80/tcp": {}}, "StopSignal": "SIGINT", "User": "7:8",
     }))
+}
+
+/// An URL whose server answers one request with these bytes.
+fn serve_once(bytes: Vec<u8>) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        let mut request = Vec::new();
+        let mut byte = [0];
+        while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).expect("read the request") == 1 {
+            request.push(byte[0]);
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len());
+        // A client that went away tells why itself.
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes));
+    });
+    format!("http://{address}/image.tar")
 }
 
 both! {
@@ -134,6 +152,13 @@ both! {
         assert_eq!(env.coracle(["image", "exists", "stdin"]).code(), 0);
     }
 
+    fn loaded_from_an_url(env: Env) {
+        let env = env.host_network();
+        let image = Image::new("localhost/url:1").layer(Layer::new().file("a", 0o644, "a"));
+        let url = serve_once(image.docker_archive());
+        assert_eq!(env.coracle(["load", "-i", &url]).succeeded(), "Loaded image: localhost/url:1");
+    }
+
     fn mounted_it_can_be_read_and_let_go(env: Env) {
         env.load(&Image::new("localhost/mount:1").layer(Layer::new().file("etc/x", 0o644, "inside")));
         let own = format!(
@@ -171,6 +196,7 @@ both! {
         let text = env.write("text", "no archive at all");
         let refusal = env.command(["load", "-i"]).arg(&text).run().fails(125);
         assert!(refusal.contains("text"), "{refusal}");
+        assert!(refusal.contains("payload does not match any of the supported image formats"), "{refusal}");
         let whole = Image::busybox().docker_archive();
         let cut = env.write("cut.tar", &whole[..whole.len() / 2]);
         let _ = env.command(["load", "-i"]).arg(&cut).run().fails(125);
@@ -212,4 +238,18 @@ fn through(program: &str, bytes: &[u8]) -> Vec<u8> {
         Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start a compressor");
     child.stdin.take().expect("its input").write_all(bytes).expect("write to it");
     child.wait_with_output().expect("its output").stdout
+}
+
+as_user! {
+    fn inside_unshare_the_store_is_that_of_outside(env: Env) {
+        let image = Image::new("localhost/mine:1").layer(Layer::new().directory("etc", 0o755).file("etc/x", 0o644, "inside"));
+        let archive = env.write("image.tar", image.docker_archive());
+        env.bare(["load", "-q", "-i"]).arg(&archive).run().succeeded();
+        let own = crate::support::coracle::binary().display();
+        let script = format!(
+            "place=$({own} image mount mine:1) && cat $place/etc/x && {own} images -q | wc -l && {own} image unmount mine:1"
+        );
+        let shown = env.bare(["unshare", "sh", "-c", &script]).run().succeeded();
+        assert!(shown.starts_with("inside1\n"), "{shown}");
+    }
 }

@@ -96,5 +96,8 @@ pub fn import(
     let staged = if claim.present { Vec::new() } else { vec![staged] };
     let names = wish.name.into_iter().collect();
     let paths = blobs.iter().map(|(file, digest): &(StagedFile, _)| (file.path().to_owned(), digest.clone())).collect();
-    store::commit(layout, NewImage { config, manifest, index: None, staged, blobs: paths, synced: false, names, event: "import" })
+    store::commit(
+        layout,
+        NewImage { config, manifest, index: None, staged, blobs: paths, synced: false, names, event: "import" },
+    )
 }

@@ -7,6 +7,7 @@ use crate::image::config::ConfigDocument;
 use crate::image::manifest::{
     self, CONFIG_LIMIT_BYTES, Descriptor, Document, Index, MANIFEST_LIMIT_BYTES, Manifest, Platform, media,
 };
+use crate::image::parallel;
 use crate::image::reference::Reference;
 use crate::image::store::{self, ImageRecord, NewImage};
 use crate::model::digest::Digest;
@@ -16,7 +17,7 @@ use crate::storage::layer::{self, Claim, Staged, StagedFile};
 use crate::storage::pipe::HashingReader;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 
 /// What docker and containerd call an image in an OCI layout.
@@ -94,13 +95,13 @@ impl Target<'_> {
         let names = names.collect::<Result<Vec<_>>>()?;
         let claims = Claim::take_all(self.layout, diff_ids.iter().map(Digest::hex))?;
         let mut taken = Taken::default();
-        let mut layers = Vec::new();
+        let mut wanted = Vec::new();
         for (name, diff_id) in image.layers.iter().zip(diff_ids) {
             let section = self.source.require(name)?;
             let present = claims.get(diff_id.hex()).is_some_and(|claim| claim.present);
-            let wanted = Wanted { diff_id, blob: None, present };
-            layers.push(taken.layer(self, section, wanted).with_context(|| format!("layer {name}"))?);
+            wanted.push(Wanted { name, section, diff_id, blob: None, present });
         }
+        let layers = taken.layers(self, wanted)?;
         let manifest = Manifest {
             schema_version: 2,
             media_type: Some(media::DOCKER_MANIFEST.to_owned()),
@@ -177,13 +178,14 @@ impl Target<'_> {
         );
         let claims = Claim::take_all(self.layout, diff_ids.iter().map(Digest::hex))?;
         let mut taken = Taken::default();
+        let mut wanted = Vec::new();
         for (descriptor, diff_id) in parsed.layers.iter().zip(diff_ids) {
             manifest::check_layer(descriptor)?;
             let section = self.member(&descriptor.digest)?;
             let present = claims.get(diff_id.hex()).is_some_and(|claim| claim.present);
-            let wanted = Wanted { diff_id, blob: Some(descriptor), present };
-            taken.layer(self, section, wanted).with_context(|| format!("layer {}", descriptor.digest))?;
+            wanted.push(Wanted { name: descriptor.digest.as_str(), section, diff_id, blob: Some(descriptor), present });
         }
+        taken.layers(self, wanted)?;
         self.commit(taken, NewDocuments { config, manifest, index }, names)
     }
 
@@ -236,11 +238,23 @@ fn names_of(entry: &Descriptor) -> Result<Vec<Reference>> {
     }
 }
 
+/// Layers unpacked at once: each has a thread that inflates and one that writes.
+const AT_ONCE: usize = 3;
+
 /// What is known of a layer that is to be taken.
 struct Wanted<'a> {
+    /// What it is called in errors.
+    name: &'a str,
+    section: Section,
     diff_id: &'a Digest,
     blob: Option<&'a Descriptor>,
     present: bool,
+}
+
+/// A layer that was unpacked, and what came if it is kept.
+struct Made {
+    staged: Staged,
+    kept: Option<StagedFile>,
 }
 
 /// Layers of one image on their way.
@@ -248,60 +262,77 @@ struct Wanted<'a> {
 pub(super) struct Taken {
     pub(super) staged: Vec<Staged>,
     pub(super) blobs: Vec<(StagedFile, Digest)>,
-    unpacked: BTreeSet<Digest>,
 }
 
 impl Taken {
-    /// Take a layer: unpack it if it is not there, and keep what came if it cannot be made again from what was unpacked.
-    fn layer(&mut self, target: &Target<'_>, section: Section, wanted: Wanted<'_>) -> Result<Descriptor> {
-        if let Some(blob) = wanted.blob {
+    /// Take layers: unpack those that are not there, several at once.
+    fn layers(&mut self, target: &Target<'_>, wanted: Vec<Wanted<'_>>) -> Result<Vec<Descriptor>> {
+        let mut seen = BTreeSet::new();
+        let missing: Vec<&Wanted<'_>> =
+            wanted.iter().filter(|layer| !layer.present && seen.insert(layer.diff_id)).collect();
+        let made = parallel::each(missing.len(), AT_ONCE, |at| {
+            missing[at].unpack(target).with_context(|| format!("layer {}", missing[at].name))
+        })?;
+        let mut digests: BTreeMap<&Digest, Digest> = BTreeMap::new();
+        for (layer, Made { staged, kept }) in missing.iter().zip(made) {
+            digests.insert(layer.diff_id, staged.blob.clone());
+            self.blobs.extend(kept.map(|kept| (kept, staged.blob.clone())));
+            self.staged.push(staged);
+        }
+        let describe = |layer: &Wanted<'_>, blobs: &mut Vec<(StagedFile, Digest)>| -> Result<Descriptor> {
+            let compression = layer.section.compression()?;
+            let digest = match (layer.blob, digests.get(layer.diff_id)) {
+                (Some(blob), _) => blob.digest.clone(),
+                // Unpacked from a member that may be compressed otherwise than this one.
+                (None, Some(digest)) if missing.iter().any(|other| std::ptr::eq(*other, layer)) => digest.clone(),
+                (None, _) if compression == Compression::None => layer.diff_id.clone(),
+                (None, _) => {
+                    let (kept, digest) = keep(target.layout, layer.section.clone())?;
+                    blobs.push((kept, digest.clone()));
+                    digest
+                }
+            };
+            Ok(Descriptor::new(media_type(compression), digest, layer.section.len()))
+        };
+        wanted.iter().map(|layer| describe(layer, &mut self.blobs)).collect()
+    }
+}
+
+impl Wanted<'_> {
+    /// Unpack it, and keep what came if it cannot be made again from what was unpacked.
+    fn unpack(&self, target: &Target<'_>) -> Result<Made> {
+        let section = self.section.clone();
+        if let Some(blob) = self.blob {
             ensure!(section.len() == blob.size, "it has {} bytes, its manifest says {}", section.len(), blob.size);
         }
         let layout = target.layout;
-        let compression = section.compression()?;
-        let size = section.len();
-        if wanted.present || self.unpacked.contains(wanted.diff_id) {
-            let digest = match wanted.blob {
-                Some(blob) => blob.digest.clone(),
-                None if compression == Compression::None => wanted.diff_id.clone(),
-                None => self.keep(layout, section)?,
-            };
-            return Ok(Descriptor::new(media_type(compression), digest, size));
-        }
-        let kept = if compression == Compression::None { None } else { Some(StagedFile::create(layout)?) };
-        let again = section.clone();
+        let compressed = section.compression()? != Compression::None;
+        let mut kept = if compressed { Some(StagedFile::create(layout)?) } else { None };
         let reader: Box<dyn Read + Send> = match &kept {
             Some(kept) => Box::new(Tee { source: section, target: kept.file().try_clone()? }),
             None => Box::new(section),
         };
         let input = layer::Input {
             reader,
-            blob: wanted.blob.map(|blob| blob.digest.clone()),
-            blob_size: wanted.blob.map(|blob| blob.size),
-            diff_id: Some(wanted.diff_id.clone()),
+            blob: self.blob.map(|blob| blob.digest.clone()),
+            blob_size: self.blob.map(|blob| blob.size),
+            diff_id: Some(self.diff_id.clone()),
         };
         let staged = layer::stage(layout, target.privilege, input)?;
-        let digest = staged.blob.clone();
-        match kept {
-            Some(kept) => self.blobs.push((kept, digest.clone())),
-            None if !staged.record.whole => drop(self.keep(layout, again)?),
-            None => {}
+        if kept.is_none() && !staged.record.whole {
+            kept = Some(keep(layout, self.section.clone())?.0);
         }
-        self.unpacked.insert(wanted.diff_id.clone());
-        self.staged.push(staged);
-        Ok(Descriptor::new(media_type(compression), digest, size))
+        Ok(Made { staged, kept })
     }
+}
 
-    /// Keep the bytes as they come, unless they are kept already.
-    fn keep(&mut self, layout: &Layout, section: Section) -> Result<Digest> {
-        let kept = StagedFile::create(layout)?;
-        let mut hashing = HashingReader::new(section);
-        std::io::copy(&mut hashing, &mut kept.file())?;
-        let (hash, _) = hashing.finish();
-        let digest = Digest::from_sha256(&hash);
-        self.blobs.push((kept, digest.clone()));
-        Ok(digest)
-    }
+/// Keep the bytes as they come.
+fn keep(layout: &Layout, section: Section) -> Result<(StagedFile, Digest)> {
+    let kept = StagedFile::create(layout)?;
+    let mut hashing = HashingReader::new(section);
+    std::io::copy(&mut hashing, &mut kept.file())?;
+    let (hash, _) = hashing.finish();
+    Ok((kept, Digest::from_sha256(&hash)))
 }
 
 /// docker's word for a layer.

@@ -106,7 +106,15 @@ impl Source {
         } else {
             false
         };
-        let file = if plain { file } else { spool(layout, file)? };
+        Source::from_plain(if plain { file } else { spool(layout, file)? })
+    }
+
+    /// Read a stream, a download for example, to its end.
+    pub fn from_stream(layout: &Layout, stream: impl Read + Send) -> Result<Source> {
+        Source::from_plain(spool(layout, stream)?)
+    }
+
+    fn from_plain(file: File) -> Result<Source> {
         let members = index(&file)?;
         Ok(Source::Tar { file: Arc::new(file), members })
     }
@@ -171,7 +179,7 @@ pub fn blob_name(digest: &Digest) -> String {
 }
 
 /// Into a file without a name, decompressed.
-fn spool(layout: &Layout, source: File) -> Result<File> {
+fn spool(layout: &Layout, source: impl Read + Send) -> Result<File> {
     let staged = StagedFile::create(layout)?;
     let file = staged.file().try_clone()?;
     drop(staged);

@@ -55,7 +55,16 @@ pub fn provide(layout: &Layout, privilege: &Privilege, name: &str) -> Result<Opt
         annotations: None,
     };
     let manifest = serde_json::to_vec(&manifest)?;
-    let new = NewImage { config, manifest, index: None, staged, blobs: Vec::new(), synced: false, names: vec![wanted], event: "load" };
+    let new = NewImage {
+        config,
+        manifest,
+        index: None,
+        staged,
+        blobs: Vec::new(),
+        synced: false,
+        names: vec![wanted],
+        event: "load",
+    };
     store::commit(layout, new)?;
     drop(claim);
     store::resolve(layout, name)

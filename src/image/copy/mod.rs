@@ -16,6 +16,7 @@ pub mod store;
 pub use convert::{Conversion, Format};
 
 use crate::image::manifest::{self, Descriptor, Document, Index, Manifest, Platform};
+use crate::image::parallel;
 use crate::image::progress::{Meter, Progress};
 use crate::image::pull::no_platform;
 use crate::image::registry::{Fetched, Repository};
@@ -25,8 +26,6 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::Digest as _;
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Where an image comes from.
 pub trait Source: Sync {
@@ -201,7 +200,8 @@ impl Copy<'_> {
             first.entry(&descriptor.digest).or_insert(number);
         }
         let numbers: Vec<usize> = first.values().copied().collect();
-        let written = self.in_parallel(&numbers, |number| self.layer(&layer(number)))?;
+        let threads = self.options.parallel;
+        let written = parallel::each(numbers.len(), threads, |at| self.layer(&layer(numbers[at])))?;
         let by_digest: BTreeMap<&Digest, &Descriptor> =
             numbers.iter().map(|number| &manifest.layers[*number].digest).zip(&written).collect();
         let layers: Vec<Descriptor> = manifest.layers.iter().map(|layer| (*by_digest[&layer.digest]).clone()).collect();
@@ -278,33 +278,6 @@ impl Copy<'_> {
         self.sink.put(&blob, self.source.repository(), &*meter)?;
         meter.finish("done");
         Ok(descriptor.clone())
-    }
-
-    /// Do all, several at once; results in order. The first failure ends it.
-    fn in_parallel<T: Send>(&self, numbers: &[usize], work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
-        let next = AtomicUsize::new(0);
-        let stop = AtomicBool::new(false);
-        let done = Mutex::new(Vec::with_capacity(numbers.len()));
-        let run = || -> Result<()> {
-            while !stop.load(Ordering::Relaxed) {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(number) = numbers.get(at) else { break };
-                let result = work(*number).inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
-                done.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
-            }
-            Ok(())
-        };
-        let results: Vec<Result<()>> = std::thread::scope(|scope| {
-            let others: Vec<_> =
-                (1..self.options.parallel.max(1).min(numbers.len())).map(|_| scope.spawn(run)).collect();
-            let own = run();
-            let joined = others.into_iter().map(|other| other.join().unwrap_or_else(|_| bail!("a thread died")));
-            std::iter::once(own).chain(joined).collect()
-        });
-        results.into_iter().collect::<Result<()>>()?;
-        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        done.sort_by_key(|(at, _)| *at);
-        Ok(done.into_iter().map(|(_, result)| result).collect())
     }
 }
 
