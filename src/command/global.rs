@@ -182,8 +182,14 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("read {}", path.display()))
 }
 
+/// Root of a machine, or of a container that has a store of its own; not a user inside `coracle unshare`, who goes on with
+/// the store of outside.
+fn is_system(caller: &userns::Caller) -> bool {
+    caller.is_root() && (std::env::var_os(userns::UNSHARED).is_none() || !userns::outside(caller).rootless)
+}
+
 fn default_data(caller: &userns::Caller) -> Result<PathBuf> {
-    if caller.is_root() {
+    if is_system(caller) {
         return Ok(PathBuf::from("/var/lib/coracle"));
     }
     if let Some(directory) = absolute_env("XDG_DATA_HOME") {
@@ -197,7 +203,7 @@ fn default_data(caller: &userns::Caller) -> Result<PathBuf> {
 }
 
 fn default_run(caller: &userns::Caller) -> Result<PathBuf> {
-    if caller.is_root() {
+    if is_system(caller) {
         return Ok(PathBuf::from("/run/coracle"));
     }
     if let Some(directory) = absolute_env("XDG_RUNTIME_DIR")
@@ -205,12 +211,14 @@ fn default_run(caller: &userns::Caller) -> Result<PathBuf> {
     {
         return Ok(directory.join("coracle"));
     }
-    // cron, su, a unit: no XDG_RUNTIME_DIR.
-    let directory = PathBuf::from(format!("/run/user/{}", caller.uid));
+    // cron, su, a unit: no XDG_RUNTIME_DIR. Its name has the uid of outside.
+    let outside = std::env::var(userns::UNSHARED_UID).ok().filter(|_| caller.is_root());
+    let uid = outside.and_then(|uid| uid.parse().ok()).unwrap_or(caller.uid);
+    let directory = PathBuf::from(format!("/run/user/{uid}"));
     if is_ours(&directory, caller.uid) {
         return Ok(directory.join("coracle"));
     }
-    let directory = PathBuf::from(format!("/tmp/coracle-run-{}", caller.uid));
+    let directory = PathBuf::from(format!("/tmp/coracle-run-{uid}"));
     match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(error).with_context(|| format!("make {}", directory.display()));

@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::failure::{Failure, Kind};
+use crate::host::userns;
 use anyhow::Result;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -29,8 +30,8 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         None => (shell(), Vec::new()),
     };
     let mut command = Command::new(&program);
-    command.args(rest).env("_CONTAINERS_USERNS_CONFIGURED", "done");
-    command.env("_CONTAINERS_ROOTLESS_UID", engine.privilege.caller.uid.to_string());
+    command.args(rest).env(userns::UNSHARED, "done");
+    command.env(userns::UNSHARED_UID, engine.privilege.caller.uid.to_string());
     command.env("_CONTAINERS_ROOTLESS_GID", engine.privilege.caller.gid.to_string());
     let error = command.exec();
     let kind = if error.kind() == std::io::ErrorKind::NotFound { Kind::NotFound } else { Kind::NotExecutable };

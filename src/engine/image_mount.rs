@@ -4,6 +4,7 @@
 
 use crate::engine::Engine;
 use crate::failure::{Failure, Kind};
+use crate::host::userns;
 use crate::image::store::{self, ImageRecord};
 use crate::model::digest::Digest;
 use crate::storage::{layer, overlay::Overlay, tree};
@@ -18,7 +19,7 @@ fn place(engine: &Engine, id: &str) -> PathBuf {
 
 /// Mount an image, if it is not mounted yet, and say where.
 pub fn mount(engine: &Engine, name: &str) -> Result<PathBuf> {
-    if engine.privilege.rootless && std::env::var_os("_CONTAINERS_USERNS_CONFIGURED").is_none() {
+    if engine.privilege.rootless && std::env::var_os(userns::UNSHARED).is_none() {
         // The mount would be seen by this one command only.
         return Err(Failure::new(Kind::Engine, "cannot run command \"coracle image mount\" in rootless mode")
             .hint("must execute `coracle unshare` first")

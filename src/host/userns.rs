@@ -18,6 +18,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// Set for what runs inside `coracle unshare`, as podman sets it.
+pub const UNSHARED: &str = "_CONTAINERS_USERNS_CONFIGURED";
+/// There: the user's id outside.
+pub const UNSHARED_UID: &str = "_CONTAINERS_ROOTLESS_UID";
+
 /// Who called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
