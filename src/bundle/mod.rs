@@ -34,6 +34,8 @@ pub struct Facts {
     pub rootless: bool,
     /// Only one id is mapped.
     pub single_id: bool,
+    /// The host has no /dev/mqueue to share.
+    pub without_mqueue: bool,
     /// The controllers are on cgroup v2.
     pub cgroup_v2: bool,
     /// `linux.cgroupsPath`; absent: none is made.

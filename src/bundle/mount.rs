@@ -108,7 +108,7 @@ fn fixed(record: &ContainerRecord, facts: &Facts) -> Vec<Mount> {
     list.push(cgroup(record, facts));
     if !(facts.rootless && spec.namespaces.ipc == NamespaceMode::Host) {
         list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
-    } else {
+    } else if !facts.without_mqueue {
         list.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &["bind", "nosuid", "noexec", "nodev"]));
     }
     match spec.namespaces.ipc {

@@ -423,6 +423,7 @@ fn facts(request: &Request<'_>, user: user::Resolved, prepared: Vec<Prepared>, h
         rootfs: request.layout.running(&record.id).join("rootfs"),
         rootless: privilege.rootless,
         single_id: privilege.single,
+        without_mqueue: spec.namespaces.ipc == NamespaceMode::Host && !Path::new("/dev/mqueue").exists(),
         cgroup_v2: crate::host::is_cgroup_v2(),
         cgroups_path: cgroups_path(record),
         default_pids_limit: may_limit_pids(request).then_some(DEFAULT_PIDS),

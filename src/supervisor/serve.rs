@@ -103,6 +103,8 @@ pub struct House {
     pub run_deadline: Option<Instant>,
     /// It was killed for that.
     pub timed_out: bool,
+    /// Why it did not start; told to who started it, the last of the clients, when nothing is held any more.
+    pub refusal: Option<Trouble>,
     /// When something was last done.
     pub last_event: Instant,
     /// Nothing was given back since then.
@@ -147,6 +149,7 @@ impl House {
             killed: false,
             run_deadline: None,
             timed_out: false,
+            refusal: None,
             last_event: Instant::now(),
             restless: true,
         }

@@ -185,6 +185,9 @@ fn finish(place: Place<'_>, record: &ContainerRecord, alive: Alive, house: &mut 
         let _ = discard::discard(place.layout, &image.name);
     }
     alive.release(place.layout, &record.id);
+    if let (Some(trouble), Some(starter)) = (house.refusal.take(), house.clients.last_mut()) {
+        starter.tell(&Reply::Failed(trouble), None);
+    }
     house.tell_exit(exit.code);
     house.linger();
     // Whoever sat before it need not wait for its files to be gone.
@@ -262,8 +265,8 @@ fn one_life(
             exit.error = failure::message_of(&error);
             if let Some(client) = client {
                 house.clients.push(Client::new(client));
+                house.refusal = Some(Trouble::of(&error));
             }
-            refuse(house, &error);
         }
     }
     exit.finished_ns = now_ns();
@@ -280,14 +283,6 @@ fn one_life(
     // What cannot be released now is in `attachments.json` no more; `system check` finds it.
     let _ = acquire::release(place.layout, &held);
     exit
-}
-
-/// The one who started it is told why it did not.
-fn refuse(house: &mut House, error: &anyhow::Error) {
-    if let Some(mut client) = house.clients.pop() {
-        client.tell(&Reply::Failed(Trouble::of(error)), None);
-        house.clients.push(client);
-    }
 }
 
 fn was_out_of_memory(cgroup: &Cgroup) -> bool {

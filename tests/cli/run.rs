@@ -101,6 +101,11 @@ both! {
         assert_eq!(output.ok(), "hello\r");
     }
 
+    fn the_ipc_namespace_of_the_caller(env: Env) {
+        let own = env.other(["readlink", "/proc/self/ns/ipc"]).run().ok();
+        assert_eq!(run_with(&env, &["--ipc", "host"], &["readlink", "/proc/self/ns/ipc"]).ok(), own);
+    }
+
     fn a_private_ipc_namespace_is_joined_by_nobody(env: Env) {
         let image = env.busybox();
         let donor = |name: &str, mode: &str| {
