@@ -305,9 +305,12 @@ pub fn stage(layout: &Layout, privilege: &Privilege, input: Input<'_>) -> Result
     let (unpacked, source, hash) = std::thread::scope(|scope| {
         let (plain, pipe) = pipe::start(scope, reader);
         let mut archive = Reader::new(plain, split);
-        let unpacked = unpack::unpack(&mut archive, root.as_fd(), options).and_then(|unpacked| {
-            let Reader { sink, .. } = archive;
-            sink.finish().context("write the layer's headers")?;
+        let unpacked = unpack::unpack(&mut archive, root.as_fd(), options);
+        // The pipe's end goes before its threads are waited for, also where the archive was not read to its end: one that
+        // still sends would wait for ever (CVE-2021-20291).
+        let split = archive.into_sink();
+        let unpacked = unpacked.and_then(|unpacked| {
+            split.finish().context("write the layer's headers")?;
             Ok(unpacked)
         });
         match (unpacked, pipe.finish()) {

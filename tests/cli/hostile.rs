@@ -79,7 +79,7 @@ both! {
         let members: Vec<u8> = gzip(b"").repeat(200_000);
         let mut tail = gzip(&good);
         tail.extend_from_slice(&members);
-        let names = gzip(&[header(b'x', "pax", 0), vec![]].concat().repeat(300_000));
+        let names = gzip(&[header(b'x', "pax", 0), vec![]].concat().repeat(20_000));
         for (what, kind, blob) in [
             ("zeros that are no archive", GZIP, zeros(128)),
             ("zeros behind an archive", GZIP, [gzip(&good), zeros(128)].concat()),

@@ -121,6 +121,11 @@ impl<R: BufRead, S: Raw> Reader<R, S> {
         }
     }
 
+    /// Nothing more is read: the source is dropped, the sink is given back.
+    pub fn into_sink(self) -> S {
+        self.sink
+    }
+
     /// Where in the source the current entry's content begins, told by the source itself.
     pub fn source(&mut self) -> &mut R {
         &mut self.source
