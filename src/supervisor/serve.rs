@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use wait::Ready;
 
 /// After so long without anything to do, memory is given back.
-const REST_AFTER: Duration = Duration::from_millis(500);
+const REST_AFTER: Duration = Duration::from_millis(100);
 /// More clients than this wait in the listening socket's queue.
 const CLIENTS_MAX: usize = 256;
 
