@@ -15,4 +15,5 @@ pub mod relay;
 pub mod serve;
 pub mod source;
 mod status;
+mod streams;
 pub mod supervise;

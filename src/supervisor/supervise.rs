@@ -12,6 +12,7 @@ use super::message::{Attach, Connection, Reply, Request, Start, Trouble};
 use super::relay::{Relay, Viewer};
 use super::serve::{Client, House, Process, StopWish, Turn, viewer};
 use super::status::StatusFile;
+use super::streams::Streams;
 use crate::failure::{self, Failure, Kind};
 use crate::host::notify;
 use crate::host::userns::{self, Privilege};
@@ -20,7 +21,7 @@ use crate::model::container::NamespaceMode;
 use crate::model::id::Id;
 use crate::network::attach::Attached;
 use crate::runtime::cgroup::Cgroup;
-use crate::runtime::launch::{self, Created, Rootfs, Running, Stdio};
+use crate::runtime::launch::{self, Created, Rootfs, Running};
 use crate::state::container::{ContainerRecord, Exit, Phase, VERSION};
 use crate::state::event::{self, now_ns};
 use crate::state::file::{self, Durability};
@@ -477,49 +478,4 @@ fn furnish(house: &mut House, record: &ContainerRecord) {
         timeout: u64::try_from(timeout).ok().map(Duration::from_secs),
     };
     house.run_deadline = lifecycle.run_timeout_s.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-}
-
-/// The container's ends and ours.
-struct Streams {
-    stdio: Stdio,
-    output: Option<OwnedFd>,
-    errors: Option<OwnedFd>,
-    input: Option<OwnedFd>,
-}
-
-impl Streams {
-    fn new(
-        record: &ContainerRecord,
-        start: &Start,
-        descriptors: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Streams> {
-        let none = |stdio| Streams { stdio, output: None, errors: None, input: None };
-        if start.inherit_stdio {
-            let mut next = || descriptors.next().context("passthrough: a descriptor is missing");
-            return Ok(none(Stdio::Fds([next()?, next()?, next()?])));
-        }
-        if record.spec.stdio.tty {
-            return Ok(none(Stdio::Terminal));
-        }
-        let null = || -> Result<OwnedFd> {
-            Ok(File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?.into())
-        };
-        let (stdin, input) = if record.spec.stdio.interactive {
-            let (reader, writer) = std::io::pipe().context("make a pipe")?;
-            pipe::set_nonblocking(&writer)?;
-            (reader.into(), Some(writer.into()))
-        } else {
-            (null()?, None)
-        };
-        let (output, stdout) = std::io::pipe().context("make a pipe")?;
-        let (errors, stderr) = std::io::pipe().context("make a pipe")?;
-        pipe::set_nonblocking(&output)?;
-        pipe::set_nonblocking(&errors)?;
-        Ok(Streams {
-            stdio: Stdio::Fds([stdin, stdout.into(), stderr.into()]),
-            output: Some(output.into()),
-            errors: Some(errors.into()),
-            input,
-        })
-    }
 }
