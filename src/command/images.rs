@@ -82,6 +82,11 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     }
     let filters = image::Filters::parse(&args.filter)?;
     let mut images = image::list(engine, &filters, args.all)?;
+    let lists = image::lists(engine, &filters)?;
+    if !lists.is_empty() {
+        images.extend(lists);
+        images.sort_by_key(|image| std::cmp::Reverse(image.record.created_ns));
+    }
     if let Some(name) = &args.name {
         let found = store::find(&engine.layout, name).ok().flatten().map(|(record, _)| record.id);
         images.retain(|image| {

@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(short, long, value_name = "TYPE", default_value = "all", hide_default_value = true)]
     pub r#type: String,
     /// Names or IDs
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "CONTAINER|IMAGE|NETWORK|VOLUME")]
     pub names: Vec<String>,
 }
 
@@ -52,10 +52,11 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     }
     ensure!(!args.names.is_empty(), "no names or ids specified");
     ensure!(!args.size || kinds.contains(&Kinds::Container), "size is not supported for type {:?}", args.r#type);
+    let is_template = is_template(args.format.as_deref());
     let mut documents = Vec::new();
     let mut missing = Vec::new();
     for name in &args.names {
-        match find(engine, kinds, name, args.size)? {
+        match find(engine, kinds, name, (args.size, is_template))? {
             Some(document) => documents.push(document),
             None => missing.push(no_such(&args.r#type, name)),
         }
@@ -72,8 +73,15 @@ enum Kinds {
     Network,
 }
 
-/// The first kind that knows the name.
-fn find(engine: &Engine, kinds: &[Kinds], name: &str, size: bool) -> Result<Option<Value>> {
+/// The document of whatever has this name.
+pub(super) fn any(engine: &Engine, name: &str) -> Option<Value> {
+    let kinds = [Kinds::Container, Kinds::Image, Kinds::Volume, Kinds::Network];
+    find(engine, &kinds, name, (false, true)).ok().flatten()
+}
+
+/// The first kind that knows the name; `wish`: with sizes, and with the fields only templates see.
+fn find(engine: &Engine, kinds: &[Kinds], name: &str, wish: (bool, bool)) -> Result<Option<Value>> {
+    let (size, is_template) = wish;
     for kind in kinds {
         let document = match kind {
             Kinds::Container => match container::find(&engine.layout, name)? {
@@ -94,7 +102,8 @@ fn find(engine: &Engine, kinds: &[Kinds], name: &str, size: bool) -> Result<Opti
                 Err(error) => return Err(error),
             },
             Kinds::Volume if stored::names(&engine.layout)?.iter().any(|known| known == name) => {
-                Some(volume::document(engine, &Volume::find(&engine.layout, name)?))
+                let found = Volume::find(&engine.layout, name)?;
+                Some(if is_template { volume::fields(engine, &found) } else { volume::document(engine, &found) })
             }
             Kinds::Volume => None,
         };
@@ -115,11 +124,14 @@ fn no_such(kind: &str, name: &str) -> String {
     }
 }
 
+fn is_template(format: Option<&str>) -> bool {
+    !matches!(format.map(str::trim), None | Some("json" | ""))
+}
+
 /// Documents on standard output, complaints behind them.
 fn show(format: Option<&str>, documents: Vec<Value>, missing: Vec<String>) -> Result<ExitCode> {
-    let is_template = !matches!(format.map(str::trim), None | Some("json" | ""));
     // What is asked for as JSON again keeps JSON's shapes.
-    let is_plain = is_template && !format.is_some_and(|format| format.contains("json"));
+    let is_plain = is_template(format) && !format.is_some_and(|format| format.contains("json"));
     let documents = if is_plain { documents.into_iter().map(with_methods).collect() } else { documents };
     present::documents(format, documents)?;
     if missing.is_empty() {

@@ -146,6 +146,38 @@ pub fn list(engine: &Engine, filters: &Filters, all: bool) -> Result<Vec<Listed>
     Ok(kept)
 }
 
+/// The manifest lists that pass the filters, as lines of `images`: they have a name, an id and a size, and no layers.
+/// A filter that looks into an image keeps no list.
+pub fn lists(engine: &Engine, filters: &Filters) -> Result<Vec<Listed>> {
+    let layout = &engine.layout;
+    let mut kept = Vec::new();
+    for list in crate::image::list::all(layout)? {
+        let name = Reference::parse(&list.name)?;
+        let holds = filters.wanted.iter().all(|(key, value)| match key.as_str() {
+            "reference" => matches_pattern(&name, value),
+            "manifest" => matches!(value.as_str(), "true" | "1"),
+            "dangling" | "readonly" | "intermediate" => matches!(value.as_str(), "false" | "0"),
+            "id" => list.id.starts_with(value),
+            _ => false,
+        });
+        // Removed a moment ago: no line.
+        let Ok((created_ns, size)) = crate::image::list::facts(layout, &list) else { continue };
+        if holds {
+            let record = ImageRecord {
+                version: list.version,
+                id: Digest::parse(&format!("sha256:{}", list.id))?,
+                manifests: Vec::new(),
+                layers: Vec::new(),
+                size,
+                created_ns,
+                stored_ns: created_ns,
+            };
+            kept.push(Listed { record, names: vec![name] });
+        }
+    }
+    Ok(kept)
+}
+
 fn passes(image: &Listed, key: &str, value: &str, sight: &Sight<'_>, now_ns: i64) -> Result<bool> {
     let truth = matches!(value, "true" | "1");
     let layout = &sight.engine.layout;
@@ -255,7 +287,7 @@ pub struct Removal {
 pub fn remove(engine: &Engine, wanted: &str, removal: Removal) -> Result<Removed> {
     let layout = &engine.layout;
     let Some((record, name)) = store::find(layout, wanted)? else {
-        return Err(Failure::new(Kind::Missing, format!("{wanted}: image not known")).into());
+        return remove_list(engine, wanted);
     };
     let names = store::names_of(layout, &record.id)?;
     let mut removed = Removed::default();
@@ -282,6 +314,16 @@ pub fn remove(engine: &Engine, wanted: &str, removal: Removal) -> Result<Removed
     }
     remove_record(engine, &record, removal, &mut removed)?;
     Ok(removed)
+}
+
+/// Remove a manifest list; the images it names stay.
+fn remove_list(engine: &Engine, wanted: &str) -> Result<Removed> {
+    let unknown = || Failure::new(Kind::Missing, format!("{wanted}: image not known"));
+    let list = crate::image::list::find(&engine.layout, wanted)?.ok_or_else(unknown)?;
+    if !crate::image::list::Lists::lock(&engine.layout)?.remove(&Reference::parse(&list.name)?)? {
+        return Err(unknown().into());
+    }
+    Ok(Removed { untagged: vec![list.name], deleted: vec![list.id] })
 }
 
 /// Remove an image with all its names.

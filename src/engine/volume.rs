@@ -232,6 +232,18 @@ pub fn document(engine: &Engine, volume: &Volume) -> Value {
     value
 }
 
+/// The same with the fields that podman's JSON leaves out when they say nothing: templates may name them.
+pub fn fields(engine: &Engine, volume: &Volume) -> Value {
+    let mut value = json!({
+        "UID": 0, "GID": 0, "Anonymous": false, "NeedsCopyUp": false, "NeedsChown": false,
+        "Status": {}, "Timeout": 0, "StorageID": "", "LockNumber": 0,
+    });
+    if let (Value::Object(fields), Value::Object(known)) = (&mut value, document(engine, volume)) {
+        fields.extend(known);
+    }
+    value
+}
+
 /// Write a volume's files as a tar.
 pub fn export(engine: &Engine, name: &str, target: &mut dyn Write) -> Result<()> {
     let volume = Volume::find(&engine.layout, name)?;

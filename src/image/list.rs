@@ -93,6 +93,14 @@ pub fn require(layout: &Layout, text: &str) -> Result<List> {
     find(layout, text)?.ok_or_else(|| Failure::new(Kind::Engine, format!("{text}: image not known")).into())
 }
 
+/// When a list was changed, in nanoseconds since 1970, and how long its document is.
+pub fn facts(layout: &Layout, list: &List) -> Result<(i64, u64)> {
+    let path = path(layout, &Reference::parse(&list.name)?)?;
+    let metadata = std::fs::metadata(&path).with_context(|| format!("read {}", path.display()))?;
+    let changed = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    Ok((changed.map_or(0, |time| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)), metadata.len()))
+}
+
 /// All lists, by name.
 pub fn all(layout: &Layout) -> Result<Vec<List>> {
     let entries = match std::fs::read_dir(directory(layout)) {

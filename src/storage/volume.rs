@@ -178,9 +178,9 @@ impl Volume {
         let device = self.options.get("device").map(String::as_str).unwrap_or_default();
         let words = mount_words(&self.options);
         let context = || format!("mount volume {}", self.name);
-        if words.iter().any(|word| matches!(*word, "bind" | "rbind")) {
+        if let Some(recursive) = bind_of(&self.options) {
             let path = CString::new(device)?;
-            let tree = mount::clone_tree(nix::fcntl::AT_FDCWD, &path, words.contains(&"rbind"));
+            let tree = mount::clone_tree(nix::fcntl::AT_FDCWD, &path, recursive);
             return finish(tree.with_context(|| format!("bind {device}")).with_context(context)?, &words);
         }
         if matches!(kind, "" | "none") {
@@ -216,8 +216,7 @@ impl Volume {
 
     /// Whether its files are in the store, so that they can be filled and handed over.
     pub fn is_plain(&self) -> bool {
-        let bind = mount_words(&self.options).iter().any(|word| matches!(*word, "bind" | "rbind"));
-        !bind && matches!(self.options.get("type").map_or("", String::as_str), "" | "none")
+        bind_of(&self.options).is_none() && matches!(self.options.get("type").map_or("", String::as_str), "" | "none")
     }
 
     /// The first use: copy what the image has at the volume's place, and give the volume its owner.
@@ -233,6 +232,7 @@ impl Volume {
         let Some(mut volume) = Volume::load(layout, &self.name)? else { bail!("volume {} is gone", self.name) };
         let data = tree::open_directory(&Volume::data(layout, &self.name))?;
         let empty = is_empty(&data)?;
+        let mut filled = !empty;
         if empty && (volume.needs_copy_up && place.copy || volume.needs_chown) {
             let source =
                 tree::open_in_root(place.rootfs, place.target.as_bytes(), OFlag::O_RDONLY | OFlag::O_DIRECTORY);
@@ -242,6 +242,7 @@ impl Volume {
                     if volume.needs_copy_up && place.copy {
                         copy::content(source.as_fd(), data.as_fd(), options)
                             .with_context(|| format!("fill volume {} with the image's {}", self.name, place.target))?;
+                        filled = !is_empty(&data)?;
                     }
                     if volume.needs_chown {
                         copy::directory_attributes(source.as_fd(), data.as_fd(), options)?;
@@ -257,6 +258,10 @@ impl Volume {
                 }
                 Err(_) => {}
             }
+        }
+        // A volume that is still empty may be filled, and find its owner, where it is used next.
+        if !filled {
+            return Ok(());
         }
         volume.needs_copy_up &= !place.copy;
         volume.needs_chown = false;
@@ -377,11 +382,24 @@ fn check_options(options: &BTreeMap<String, String>) -> Result<()> {
             .into());
         }
     }
-    let bind = mount_words(options).iter().any(|word| matches!(*word, "bind" | "rbind"));
-    if bind && !options.get("device").is_some_and(|device| Path::new(device).is_absolute()) {
-        bail!("a volume of option bind needs `device=` with an absolute path");
+    if bind_of(options).is_some() {
+        let device = options.get("device").map(Path::new).filter(|device| device.is_absolute());
+        let device = device.context("a volume of option bind needs `device=` with an absolute path")?;
+        if let Err(error) = std::fs::metadata(device) {
+            let cause = nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or_default()).desc().to_lowercase();
+            bail!("invalid volume option device for driver 'local': faccessat {}: {cause}", device.display());
+        }
     }
     Ok(())
+}
+
+/// Whether the volume is a directory of the host's (`o=bind`, or `type=bind`), and if so whether with all that is
+/// mounted below.
+fn bind_of(options: &BTreeMap<String, String>) -> Option<bool> {
+    let kind = options.get("type").map(String::as_str);
+    let words = mount_words(options);
+    let has = |word: &str| kind == Some(word) || words.contains(&word);
+    if has("rbind") { Some(true) } else { has("bind").then_some(false) }
 }
 
 /// The words of `o=`, without those that speak to us and not to the kernel.

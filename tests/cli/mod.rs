@@ -15,3 +15,4 @@ mod pull;
 mod push;
 mod run;
 mod sign;
+mod volume;

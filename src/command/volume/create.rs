@@ -45,7 +45,7 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         .map(|text| text.split_once('=').with_context(|| format!("invalid option {text:?}: write it as KEY=VALUE")))
         .map(|pair| pair.map(|(key, value)| (key.to_owned(), value.to_owned())))
         .collect::<Result<_>>()?;
-    let wish = Wish { labels, options, anonymous: false, uid: args.uid, gid: args.gid };
+    let wish = Wish { labels, options, anonymous: args.name.is_none(), uid: args.uid, gid: args.gid };
     present::line(volume::create(engine, args.name.as_deref(), wish, args.ignore)?)?;
     Ok(ExitCode::SUCCESS)
 }

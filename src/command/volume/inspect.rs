@@ -25,12 +25,14 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     if args.all != args.volumes.is_empty() {
         bail!("provide one or more volume names or use --all");
     }
+    let is_json = matches!(args.format.as_deref().map(str::trim), None | Some("" | "json"));
+    let document = if is_json { volume::document } else { volume::fields };
     let mut documents = Vec::new();
     let mut failures = Vec::new();
     let names = if args.all { stored::names(&engine.layout)? } else { args.volumes };
     for name in &names {
         match Volume::find(&engine.layout, name) {
-            Ok(found) => documents.push(volume::document(engine, &found)),
+            Ok(found) => documents.push(document(engine, &found)),
             Err(error) => failures.push(error),
         }
     }

@@ -33,7 +33,7 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let list = List { format: args.format.as_deref(), heading: !args.noheading, columns: COLUMNS, more_headings: &[] };
-    list.print(&volumes, |found| row(volume::document(engine, found)), |found| volume::document(engine, found))?;
+    list.print(&volumes, |found| row(volume::fields(engine, found)), |found| volume::document(engine, found))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -34,6 +34,11 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         present::text(&listed(&candidates))?;
         return Ok(ExitCode::SUCCESS);
     }
+    if !args.force && candidates.is_empty() {
+        let kind = if args.all { "" } else { "anonymous " };
+        present::line(format!("No dangling {kind}volumes found"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if !args.force {
         let which = if args.all { "all volumes" } else { "all anonymous volumes" };
         let warning = format!(
