@@ -66,7 +66,10 @@ pub fn bounding(security: &Security, available: u64) -> Result<Capabilities> {
     } else if has_all(&security.cap_drop) {
         HashSet::new()
     } else {
-        DEFAULT.into_iter().collect()
+        match &security.cap_default {
+            Some(names) => names.iter().map(|name| parse(name)).collect::<Result<_>>()?,
+            None => DEFAULT.into_iter().collect(),
+        }
     };
     set.retain(is_available);
     for name in security.cap_add.iter().filter(|name| !name.ends_with("ALL")) {

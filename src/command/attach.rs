@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::engine::attach::{self, Seat};
 use crate::engine::select::{self, Wish};
 use crate::failure::{Failure, Kind};
-use crate::supervisor::client::{self, Keys};
+use crate::supervisor::client;
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -14,8 +14,8 @@ use std::process::ExitCode;
 #[derive(clap::Parser, Debug)]
 pub struct Args {
     /// Keys that leave the container alone, as ctrl-p,ctrl-q; empty for none
-    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
-    detach_keys: String,
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// The container that was created last
     #[arg(short, long)]
     latest: bool,
@@ -51,7 +51,7 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let chosen = select::select(engine, &wish, "attach", |_, _| true)?;
     let Some(one) = chosen.first() else { return Ok(ExitCode::SUCCESS) };
     let seat =
-        Seat { input: !args.no_stdin, detach_keys: Keys::parse(&args.detach_keys)?, proxy_signals: args.sig_proxy };
+        Seat { input: !args.no_stdin, detach_keys: super::flag::detach_keys(args.detach_keys.as_deref())?, proxy_signals: args.sig_proxy };
     let id = one.id()?;
     let signals = client::block_signals()?;
     let started = attach::attach(engine, id, attach::everything(seat.input, false))?;

@@ -3,12 +3,15 @@
 //! One candidate a line, with a tab and a description where there is one; `:files` or `:directories` asks the shell
 //! for paths besides. It only reads, and when something is wrong it says nothing: a shell is waiting.
 
+pub mod cobra;
+mod field;
+mod store;
+
 use super::present;
 use crate::engine::Engine;
-use crate::image::reference::Reference;
 use anyhow::Result;
 use clap::ValueHint;
-use std::path::Path;
+use serde_json::Value;
 use std::process::ExitCode;
 
 /// List what could stand for the last of the words
@@ -26,8 +29,7 @@ pub struct Args {
 /// Print the candidates.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let mut text = String::new();
-    let tree = super::tree();
-    for answer in answers(&tree, &args.words, &|kind| names(engine, kind)) {
+    for answer in answers_for(engine, &args.words) {
         match answer {
             Answer::Word(word, help) if help.is_empty() || args.no_descriptions => text.push_str(&word),
             Answer::Word(word, help) => text.push_str(&format!("{word}\t{help}")),
@@ -40,13 +42,29 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What could stand for the last word, by the tree of verbs and the names in the store.
+fn answers_for(engine: &Engine, words: &[String]) -> Vec<Answer> {
+    answers(&super::tree(), words, engine)
+}
+
+/// Where names come from.
+trait Names {
+    /// All of a kind; `current` is what is typed already.
+    fn of(&self, kind: Kind, current: &str) -> Vec<String>;
+    /// The document that a template of this verb, given these words, would be rendered over.
+    fn document(&self, verb: &str, words: &[String]) -> Option<Value>;
+}
+
 /// What the names in the store are names of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Container,
     Image,
     Network,
+    Interface,
+    Parameter,
     Pod,
+    Registry,
     Secret,
     Volume,
 }
@@ -54,8 +72,9 @@ pub enum Kind {
 impl Kind {
     /// A value is of this kind if its place in the help is called so.
     fn of(value_name: &str) -> Option<Kind> {
-        Some(match value_name.trim_end_matches("...") {
+        Some(match value_name {
             "CONTAINER" => Kind::Container,
+            "REGISTRY" => Kind::Registry,
             "IMAGE" => Kind::Image,
             "NETWORK" => Kind::Network,
             "POD" => Kind::Pod,
@@ -73,26 +92,50 @@ enum Answer {
     Directories,
 }
 
-fn answers(tree: &clap::Command, words: &[String], names: &dyn Fn(Kind) -> Vec<String>) -> Vec<Answer> {
+fn answers(tree: &clap::Command, words: &[String], names: &dyn Names) -> Vec<Answer> {
     let Some((current, before)) = words.split_last() else { return Vec::new() };
     let place = walk(tree, before);
     if let Some(option) = place.option {
-        return values(option, current, "", names);
+        return option_values(&place, option, current, "", names);
     }
     if place.takes_options && current.starts_with('-') {
         if let Some((name, value)) = current.strip_prefix("--").and_then(|rest| rest.split_once('=')) {
             let option = place.command.get_arguments().find(|option| option.get_long() == Some(name));
-            return option.map_or_else(Vec::new, |option| values(option, value, &format!("--{name}="), names));
+            let prefix = format!("--{name}=");
+            return option.map_or_else(Vec::new, |option| option_values(&place, option, value, &prefix, names));
         }
         return options(place.command, current);
     }
     if place.command.has_subcommands() {
         return subcommands(place.command, current);
     }
-    let positionals: Vec<&clap::Arg> = place.command.get_positionals().collect();
+    let places: Vec<Positional<'_>> = place.command.get_positionals().flat_map(positionals).collect();
     // The last one may take any number of words.
-    let positional = positionals.get(place.positionals).or_else(|| positionals.last().filter(|last| many(last)));
-    positional.map_or_else(Vec::new, |positional| values(positional, current, "", names))
+    let found = places.get(place.words.len()).or_else(|| places.last().filter(|last| last.repeats));
+    found.map_or_else(Vec::new, |found| values(found.argument, &found.name, current, "", names))
+}
+
+/// A place for a word that is no option.
+struct Positional<'a> {
+    argument: &'a clap::Arg,
+    name: String,
+    repeats: bool,
+}
+
+/// The places of one argument: `IMAGE [COMMAND [ARG...]]` has three.
+fn positionals(argument: &clap::Arg) -> Vec<Positional<'_>> {
+    let name = argument.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
+    let words: Vec<&str> = name.split_whitespace().collect();
+    let trailing = argument.is_trailing_var_arg_set();
+    let place = |word: &str, last: bool| Positional {
+        argument,
+        name: match word.starts_with("[CONTAINER:]") {
+            true => word.to_owned(),
+            false => word.trim_matches(['[', ']', '.']).to_owned(),
+        },
+        repeats: last && (word.contains("...") || trailing || words.len() == 1 && many(argument)),
+    };
+    words.iter().enumerate().map(|(index, word)| place(word, index + 1 == words.len())).collect()
 }
 
 /// Where the word that is being typed stands.
@@ -100,13 +143,15 @@ struct Place<'a> {
     command: &'a clap::Command,
     /// The option before it that still wants its value.
     option: Option<&'a clap::Arg>,
-    /// How many words stand before it that are no options.
-    positionals: usize,
+    /// The words before it that are no options.
+    words: Vec<String>,
     takes_options: bool,
+    /// The words of the verb.
+    verb: Vec<&'a str>,
 }
 
 fn walk<'a>(tree: &'a clap::Command, words: &[String]) -> Place<'a> {
-    let mut place = Place { command: tree, option: None, positionals: 0, takes_options: true };
+    let mut place = Place { command: tree, option: None, words: Vec::new(), takes_options: true, verb: Vec::new() };
     for word in words {
         if place.option.take().is_some() {
             continue;
@@ -117,11 +162,13 @@ fn walk<'a>(tree: &'a clap::Command, words: &[String]) -> Place<'a> {
             place.option = waiting_option(place.command, word);
         } else if let Some(below) = place.command.find_subcommand(word) {
             place.command = below;
+            place.verb.push(below.get_name());
         } else {
-            place.positionals += 1;
-            // `run IMAGE COMMAND --option`: behind the image, or behind the command, options are the container's.
-            let next = place.command.get_positionals().nth(place.positionals);
-            if next.is_some_and(clap::Arg::is_trailing_var_arg_set) {
+            place.words.push(word.clone());
+            // `run IMAGE --option`: behind the image options are the container's.
+            let last = place.words.len();
+            let taken = |index: usize| place.command.get_positionals().nth(index);
+            if [last - 1, last].into_iter().filter_map(taken).any(clap::Arg::is_trailing_var_arg_set) {
                 place.takes_options = false;
             }
         }
@@ -180,8 +227,28 @@ fn subcommands(command: &clap::Command, current: &str) -> Vec<Answer> {
         .collect()
 }
 
+/// What the value of an option may be.
+fn option_values(place: &Place<'_>, option: &clap::Arg, current: &str, prefix: &str, names: &dyn Names) -> Vec<Answer> {
+    let named = |kind| -> Vec<String> {
+        names.of(kind, current).into_iter().filter(|name| name.starts_with(current)).collect()
+    };
+    let words: Vec<String> = match option.get_long() {
+        Some("format") => {
+            let verb = place.verb.join(" ");
+            field::candidates(&verb, current, &|| names.document(&verb, &place.words))
+        }
+        Some("sysctl") => named(Kind::Parameter),
+        Some("interface-name") => named(Kind::Interface),
+        _ => {
+            let name = option.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
+            return values(option, name, current, prefix, names);
+        }
+    };
+    words.into_iter().map(|word| Answer::Word(format!("{prefix}{word}"), String::new())).collect()
+}
+
 /// What an option or positional may be; `prefix` is what the shell wants back before it.
-fn values(argument: &clap::Arg, current: &str, prefix: &str, names: &dyn Fn(Kind) -> Vec<String>) -> Vec<Answer> {
+fn values(argument: &clap::Arg, value_name: &str, current: &str, prefix: &str, names: &dyn Names) -> Vec<Answer> {
     let possible: Vec<Answer> = argument
         .get_possible_values()
         .iter()
@@ -191,52 +258,28 @@ fn values(argument: &clap::Arg, current: &str, prefix: &str, names: &dyn Fn(Kind
     if !possible.is_empty() {
         return possible;
     }
-    let value_name = argument.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
-    if let Some(kind) = Kind::of(value_name) {
-        let mut names: Vec<String> = names(kind).into_iter().filter(|name| name.starts_with(current)).collect();
-        names.sort();
+    let kinds: Vec<Kind> = value_name.split('|').filter_map(Kind::of).collect();
+    if !kinds.is_empty() {
+        let all = kinds.iter().flat_map(|kind| names.of(*kind, current));
+        let mut names: Vec<String> = all.filter(|name| name.starts_with(current)).collect();
+        // Registries come in the order they are asked.
+        if kinds != [Kind::Registry] {
+            names.sort();
+        }
         return names.into_iter().map(|name| Answer::Word(format!("{prefix}{name}"), String::new())).collect();
+    }
+    if value_name.starts_with("[CONTAINER:]") {
+        let containers = names.of(Kind::Container, current).into_iter().map(|name| format!("{name}:"));
+        let matching = containers.filter(|name| name.starts_with(current));
+        return matching.map(|name| Answer::Word(name, String::new())).chain([Answer::Files]).collect();
     }
     match (argument.get_value_hint(), value_name) {
         (ValueHint::DirPath, _) | (_, "DIR" | "DIRECTORY" | "CONTEXT") => vec![Answer::Directories],
-        (ValueHint::FilePath | ValueHint::AnyPath, _) | (_, "FILE" | "PATH" | "ARCHIVE") => vec![Answer::Files],
+        (ValueHint::FilePath | ValueHint::AnyPath, _) | (_, "FILE" | "PATH" | "ARCHIVE" | "COMMAND" | "ARG") => {
+            vec![Answer::Files]
+        }
         _ => Vec::new(),
     }
-}
-
-/// All names of a kind in the store, read from directories alone; none where something cannot be read.
-fn names(engine: &Engine, kind: Kind) -> Vec<String> {
-    let layout = &engine.layout;
-    match kind {
-        Kind::Container => linked(&layout.names(), "containers"),
-        Kind::Pod => linked(&layout.names(), "pods"),
-        Kind::Network => entries(&layout.networks()),
-        Kind::Volume => entries(&layout.volumes()),
-        Kind::Secret => entries(&layout.data().join("secrets")),
-        Kind::Image => entries(&layout.tags()).iter().flat_map(|name| image_names(name)).collect(),
-    }
-}
-
-/// An image's whole name, and the short one that people type.
-fn image_names(file_name: &str) -> Vec<String> {
-    let Ok(reference) = Reference::unescape(file_name) else { return Vec::new() };
-    let whole = reference.to_string();
-    let short = ["docker.io/library/", "docker.io/", "localhost/"].iter().find_map(|prefix| whole.strip_prefix(prefix));
-    short.map(str::to_owned).into_iter().chain([whole.clone()]).collect()
-}
-
-fn entries(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-/// Names that are links to an object of this kind (`names/web -> ../containers/ID`).
-fn linked(directory: &Path, kind: &str) -> Vec<String> {
-    let is_one = |name: &String| {
-        std::fs::read_link(directory.join(name))
-            .is_ok_and(|target| target.components().any(|part| part.as_os_str() == kind))
-    };
-    entries(directory).into_iter().filter(is_one).collect()
 }
 
 #[cfg(test)]
@@ -253,20 +296,39 @@ mod tests {
             .arg(Arg::new("pull").long("pull").value_parser(["always", "never"]))
             .arg(Arg::new("image").value_name("IMAGE"))
             .arg(Arg::new("command").value_name("COMMAND").num_args(0..).trailing_var_arg(true));
+        let exec = Command::new("exec")
+            .arg(Arg::new("words").value_name("CONTAINER COMMAND").num_args(0..).trailing_var_arg(true));
+        let cp = Command::new("cp")
+            .arg(Arg::new("source").value_name("[CONTAINER:]SRC_PATH"))
+            .arg(Arg::new("target").value_name("[CONTAINER:]DEST_PATH"));
         let rm = Command::new("rm").arg(Arg::new("names").value_name("CONTAINER").num_args(0..));
         Command::new("coracle")
             .arg(Arg::new("root").long("root").value_name("DIR"))
             .subcommand(Command::new("container").subcommand(rm.clone()))
             .subcommand(run)
+            .subcommand(exec)
+            .subcommand(cp)
             .subcommand(rm)
             .subcommand(Command::new("secretly").hide(true))
+    }
+
+    /// Two names of each kind.
+    struct Two;
+
+    impl Names for Two {
+        fn of(&self, kind: Kind, _: &str) -> Vec<String> {
+            vec![format!("{kind:?}-b").to_lowercase(), format!("{kind:?}-a").to_lowercase()]
+        }
+
+        fn document(&self, _: &str, _: &[String]) -> Option<Value> {
+            None
+        }
     }
 
     #[track_caller]
     fn check(words: &str, expected: &[&str]) {
         let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
-        let names = |kind: Kind| vec![format!("{kind:?}-b").to_lowercase(), format!("{kind:?}-a").to_lowercase()];
-        let answers: Vec<String> = answers(&tree(), &words, &names)
+        let answers: Vec<String> = answers(&tree(), &words, &Two)
             .into_iter()
             .map(|answer| match answer {
                 Answer::Word(word, help) if help.is_empty() => word,
@@ -291,8 +353,14 @@ mod tests {
         check("run -dn ", &["network-a", "network-b"]);
         check("run -nx ", &["image-a", "image-b"]);
         check("run --pull a", &["always"]);
+        check("run image-a ", &["Files"]);
+        check("run image-a sh --de", &["Files"]);
+        check("exec ", &["container-a", "container-b"]);
+        check("exec container-a ", &["Files"]);
+        check("exec container-a sh -", &["Files"]);
+        check("cp x container-b", &["container-b:", "Files"]);
         check("run -d image-", &["image-a", "image-b"]);
-        check("run -d image-a --de", &[]);
+        check("run -d image-a --de", &["Files"]);
         check("--root ", &["Directories"]);
         check("--root /x run --pull=n", &["--pull=never"]);
     }

@@ -22,10 +22,10 @@ pub struct Args {
     #[arg(short = 'L', long, hide = true)]
     follow_link: bool,
     /// Where from: [CONTAINER:]PATH or `-`
-    #[arg(value_name = "SOURCE")]
+    #[arg(value_name = "[CONTAINER:]SRC_PATH")]
     source: String,
     /// Where to: [CONTAINER:]PATH or `-`
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "[CONTAINER:]DEST_PATH")]
     target: String,
 }
 

@@ -24,7 +24,7 @@ pub struct Args {
 
 /// Make the container and print its id.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
-    let wish = args.container.into_wish(&Surroundings::of_process(engine))?;
+    let wish = args.container.into_wish(&Surroundings::of_new_container(engine)?)?;
     let quiet = is_passthrough(&wish.spec);
     let record = make(engine, wish)?;
     if !quiet {

@@ -9,7 +9,6 @@ use crate::engine::select::{self, latest};
 use crate::failure::{Explain, Failure, Kind};
 use crate::model::id::Id;
 use crate::model::user::UserRef;
-use crate::supervisor::client::Keys;
 use crate::sys::terminal;
 use anyhow::{Context, Result, bail};
 use std::process::ExitCode;
@@ -28,8 +27,8 @@ pub struct Args {
     #[arg(short, long)]
     detach: bool,
     /// Keys that leave the process alone, as ctrl-p,ctrl-q; empty for none
-    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
-    detach_keys: String,
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// Set an environment variable: NAME=VALUE, or NAME for the caller's value
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -61,7 +60,7 @@ pub struct Args {
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
     /// Container, command and arguments
-    #[arg(value_name = "CONTAINER COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "CONTAINER COMMAND [ARG...]", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }
 
@@ -96,7 +95,7 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
         tty: args.tty,
         preserve_fds: args.preserve_fds,
         detach: args.detach,
-        detach_keys: Keys::parse(&args.detach_keys)?,
+        detach_keys: super::flag::detach_keys(args.detach_keys.as_deref())?,
     };
     let detach = wish.detach;
     let result = exec::exec(engine, &id, wish);

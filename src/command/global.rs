@@ -3,7 +3,7 @@
 use super::{Enter, help};
 use crate::engine::Engine;
 use crate::failure::{self, Failure, Kind, Level};
-use crate::host::userns;
+use crate::host::{config, userns};
 use crate::state::{layout::Layout, version};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser};
@@ -37,6 +37,9 @@ pub struct Global {
     /// Where events are kept; `file` is the only backend.
     #[arg(long, value_name = "BACKEND", value_parser = ["file"], hide = true)]
     pub events_backend: Option<String>,
+    /// Read this file of containers.conf's format too; a name is looked for in containers.conf.modules; repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub module: Vec<PathBuf>,
     /// Write what goes to standard output to this file.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -98,7 +101,7 @@ pub fn after_verb(command: clap::Command) -> clap::Command {
         !ids.contains(&argument.get_id().to_string()) && argument.get_long().is_some_and(is_free)
     });
     let free: Vec<clap::Arg> = free
-        .filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version" | "debug"))
+        .filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version" | "debug" | "module"))
         .map(|argument| argument.clone().hide(true))
         .collect();
     command.args(free)
@@ -116,6 +119,16 @@ impl Global {
         self.cgroup_manager = text("cgroup_manager").or(self.cgroup_manager.take());
         self.log_level = text("log_level").or(self.log_level.take());
         self.noout |= matches.try_get_one::<bool>("noout").ok().flatten().copied().unwrap_or(false);
+    }
+
+    /// Make `--module` part of the configuration.
+    pub fn use_modules(&self) -> Result<()> {
+        config::use_modules(&self.module).map_err(|error| {
+            let cause = failure::message_of(&error);
+            let message = format!("Failed to obtain podman configuration: parsing containers.conf: {cause}");
+            eprintln!("{message}");
+            Failure::new(Kind::Silent(1), "").into()
+        })
     }
 
     fn set_log_level(&self) -> Result<()> {

@@ -159,7 +159,12 @@ mod tests {
         check(&[], "", "", None);
         check(&[("A", true, false)], " A", "", Some("accepts 1 arg(s), received 0"));
         check(&[("A", true, false), ("B", true, false)], " A B", "a b c", Some("accepts 2 arg(s), received 3"));
-        check(&[("A", true, false), ("B", false, false)], " A [B]", "a b c", Some("accepts between 1 and 2 arg(s), received 3"));
+        check(
+            &[("A", true, false), ("B", false, false)],
+            " A [B]",
+            "a b c",
+            Some("accepts between 1 and 2 arg(s), received 3"),
+        );
         check(&[("A", false, false)], " [A]", "a b", Some("accepts at most 1 arg(s), received 2"));
         check(&[("A", true, true)], " A [A...]", "--every", Some("requires at least 1 arg(s), only received 0"));
         check(&[("A", false, true)], " [A...]", "a b c", None);

@@ -132,6 +132,7 @@ fn dispatch(arguments: &[OsString]) -> Result<ExitCode> {
         global::Parsed::Verb(global, rest) => (global, rest),
         global::Parsed::Done(code) => return Ok(code),
     };
+    global.use_modules()?;
     let (verb, path, rest) = find(VERBS, help::program(), &rest)?;
     let command =
         || (verb.command)().name(verb.name).bin_name(path.clone()).no_binary_name(true).disable_version_flag(true);
@@ -201,7 +202,12 @@ fn missing_command(path: &str) -> anyhow::Error {
 
 /// What clap says of a wrong command line, in our words. A wrong number of arguments is looked into only then.
 fn usage(path: &str, error: clap::Error, wrong_count: impl FnOnce() -> Option<String>) -> anyhow::Error {
-    let message = flag::words_of_pflag(&error).or_else(wrong_count).unwrap_or_else(|| {
+    // podman's users read where to look in the message itself.
+    let of_podman = |message: String| match help::program() {
+        "coracle" => message,
+        _ => format!("{message}\nSee '{path} --help'"),
+    };
+    let message = flag::words_of_pflag(&error).map(of_podman).or_else(wrong_count).unwrap_or_else(|| {
         let text = error.to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         let message = text.split("\n\n").next().unwrap_or(text).trim().replace('\n', " ");

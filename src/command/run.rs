@@ -49,7 +49,7 @@ pub struct Args {
 /// Create, start, and sit before it unless it goes to the background.
 pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let streams = Streams::parse(&args)?;
-    let keys = args.detach_keys.as_deref().map(Keys::parse).transpose()?.unwrap_or_default();
+    let keys = super::flag::detach_keys(args.detach_keys.as_deref())?;
     let detach = args.detach;
     let proxy_signals = args.sig_proxy.unwrap_or(true);
     let wish = into_wish(args, engine)?;
@@ -104,7 +104,7 @@ fn into_wish(args: Args, engine: &Engine) -> Result<Wish> {
         bail!("--preserve-fds and --restart cannot be set together");
     }
     container.process.passwd = passwd;
-    let mut wish = container.into_wish(&Surroundings::of_process(engine))?;
+    let mut wish = container.into_wish(&Surroundings::of_new_container(engine)?)?;
     wish.spec.stdio.preserve_fds = fds;
     wish.spec.lifecycle.remove_image = rmi;
     if is_passthrough(&wish.spec) {

@@ -7,7 +7,7 @@ use crate::engine::select::{self, Wish};
 use crate::engine::start;
 use crate::failure::{Explain, Failure, Kind};
 use crate::state::container::ContainerRecord;
-use crate::supervisor::client::{self, Keys};
+use crate::supervisor::client;
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -21,8 +21,8 @@ pub struct Args {
     #[arg(short, long)]
     attach: bool,
     /// Keys that leave the container alone, as ctrl-p,ctrl-q; empty for none
-    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
-    detach_keys: String,
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// Only containers that match (KEY=VALUE, as in `ps`)
     #[arg(short, long, value_name = "FILTER")]
     filter: Vec<String>,
@@ -52,7 +52,7 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     };
     let chosen = select::select(engine, &wish, "start", |_, state| !state.is_live())?;
     if args.attach {
-        let keys = Keys::parse(&args.detach_keys)?;
+        let keys = super::flag::detach_keys(args.detach_keys.as_deref())?;
         let seat = Seat { input: args.interactive, detach_keys: keys, proxy_signals: args.sig_proxy.unwrap_or(true) };
         let Some(one) = chosen.first() else { return Ok(ExitCode::SUCCESS) };
         let id = one.id()?;
@@ -80,7 +80,10 @@ fn check(args: &Args) -> Result<()> {
     if args.attach && args.containers.len() > 1 {
         return wrong("you cannot start and attach multiple containers at once");
     }
-    if (named || args.latest) && args.all {
+    if args.latest && args.all {
+        return wrong("--all and --latest cannot be used together");
+    }
+    if named && args.all {
         return wrong("either start all containers or the container(s) provided in the arguments");
     }
     if args.attach && args.all {

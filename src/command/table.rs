@@ -48,6 +48,8 @@ pub const VERBS: &[Entry] = &[
     },
     verb!("attach" => attach, Outside),
     verb!("complete" => complete, Outside),
+    verb!("__complete" => complete::cobra, Outside),
+    verb!("__completeNoDesc" => complete::cobra::plain, Outside),
     verb!("completion" => completion, Outside),
     verb!("commit" => commit, Inside),
     verb!("cp" => cp, Inside),

@@ -55,7 +55,7 @@ pub fn create(engine: &Engine, wish: Wish, progress: &dyn Progress) -> Result<Co
     resolve_references(engine, &mut spec)?;
     let id = new_id()?;
     spec.network.mode.get_or_insert_with(|| attach::default_mode(engine.privilege.rootless));
-    spec.cgroup_manager.clone_from(&engine.cgroup_manager);
+    spec.cgroup_manager = engine.wanted_cgroup_manager()?.map(str::to_owned);
     let id_maps = idmap::choose(engine, &mut spec)?;
     name_volumes(&mut spec)?;
     let mut record = ContainerRecord {

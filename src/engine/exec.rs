@@ -189,7 +189,7 @@ fn join(engine: &Engine, record: &ContainerRecord, status: &Status, wish: &Wish,
         layout: &engine.layout,
         privilege: &engine.privilege,
         record: &record,
-        cgroup_manager: engine.cgroup_manager.as_deref(),
+        cgroup_manager: record.spec.cgroup_manager.as_deref().or(engine.cgroup_manager.as_deref()),
         console_size: None,
     };
     let facts = acquire::joining(&request, status.pid).map_err(|error| match container_user {

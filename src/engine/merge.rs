@@ -68,14 +68,20 @@ fn command(spec: &mut ContainerSpec, image: &ImageConfig) {
     }
 }
 
-/// The image's variables first, so that the user's win.
+/// Those of containers.conf and the image's first, so that the user's win.
 fn environment(spec: &mut ContainerSpec, image: &ImageConfig) {
     let process = &mut spec.process;
     let own = std::mem::take(&mut process.env);
     if !process.unset_env_all {
+        for (name, value) in &process.env_base {
+            if !process.unset_env.contains(name) {
+                process.env.push((name.clone(), value.clone()));
+            }
+        }
         let images = image.env.iter().flatten().filter_map(|entry| entry.split_once('='));
         for (name, value) in images.filter(|(name, _)| !name.is_empty()) {
             if !process.unset_env.iter().any(|unset| unset == name) {
+                process.env.retain(|(known, _)| known != name);
                 process.env.push((name.to_owned(), value.to_owned()));
             }
         }

@@ -46,8 +46,10 @@ pub mod update;
 pub mod volume;
 pub mod wait;
 
+use crate::host::config;
 use crate::host::userns::Privilege;
 use crate::state::layout::Layout;
+use anyhow::{Result, bail};
 
 /// What every use case needs to know.
 #[derive(Debug)]
@@ -60,6 +62,20 @@ pub struct Engine {
     pub cgroup_manager: Option<String>,
     /// The command line, for `CreateCommand`.
     pub arguments: Vec<String>,
+}
+
+impl Engine {
+    /// The cgroup manager that was asked for, on the command line or in `containers.conf`.
+    pub fn wanted_cgroup_manager(&self) -> Result<Option<&str>> {
+        if let Some(manager) = &self.cgroup_manager {
+            return Ok(Some(manager));
+        }
+        match config::get()?.engine.cgroup_manager.as_str() {
+            "" => Ok(None),
+            manager @ ("systemd" | "cgroupfs") => Ok(Some(manager)),
+            other => bail!("containers.conf: cgroup_manager {other:?}: must be systemd or cgroupfs"),
+        }
+    }
 }
 
 /// Whether we were called by a link named `podman` or `docker`: whoever made it has scripts that look for their words.

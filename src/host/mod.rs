@@ -4,6 +4,7 @@
 pub mod apparmor;
 pub mod bus;
 pub mod conf;
+pub mod config;
 pub mod device;
 pub mod netns;
 pub mod notify;

@@ -105,6 +105,8 @@ pub struct Process {
     pub command: Vec<String>,
     /// `KEY=VALUE`, later wins; merged: the whole environment.
     pub env: Vec<(String, String)>,
+    /// `env` of containers.conf: the image's variables of the same names win.
+    pub env_base: Vec<(String, String)>,
     /// `--env-merge`: `KEY=VALUE` in which `${NAME}` stands for the image's variable; create merges it into `env`.
     pub env_merge: Vec<(String, String)>,
     /// `--unsetenv`.

@@ -80,6 +80,8 @@ pub struct Network {
     /// `--add-host`: names and the address, `host-gateway` kept as text.
     #[serde(default)]
     pub add_hosts: Vec<(String, String)>,
+    /// `host_containers_internal_ip` of containers.conf: an address, or `none` for no such line in /etc/hosts.
+    pub host_address: Option<String>,
     /// `--no-hosts`.
     #[serde(default)]
     pub no_hosts: bool,
@@ -106,6 +108,7 @@ impl Default for Network {
             dns_search: Vec::new(),
             dns_options: Vec::new(),
             add_hosts: Vec::new(),
+            host_address: None,
             no_hosts: false,
             no_hostname: false,
             hosts_file: None,

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Security {
     /// `--privileged`.
     pub privileged: bool,
+    /// `default_capabilities` of containers.conf, upper case with `CAP_`; absent: ours.
+    pub cap_default: Option<Vec<String>>,
     /// `--cap-add`, upper case with `CAP_`, or `ALL`.
     pub cap_add: Vec<String>,
     /// `--cap-drop`, upper case with `CAP_`, or `ALL`.

@@ -1,6 +1,8 @@
 //! The command line: one file per verb, each output compared whole.
 
 mod archive;
+mod complete;
+mod config;
 mod cp;
 mod crash;
 mod general;

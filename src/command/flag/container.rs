@@ -1,7 +1,7 @@
 //! All options of `run` and `create` together, and the way from them to a wish.
 
 use super::{
-    Surroundings, health, image, lifecycle, log, mount, namespace, network, process, resource, security, userns,
+    Surroundings, defaults, health, image, lifecycle, log, mount, namespace, network, process, resource, security, userns,
 };
 use crate::engine::create::Wish;
 use crate::model::container::{ContainerSpec, LogDriver, RootSource};
@@ -55,7 +55,8 @@ impl Container {
     ///
     /// # Errors
     /// The first value that is wrong, in podman's words where scripts see them.
-    pub fn into_wish(self, around: &Surroundings) -> Result<Wish> {
+    pub fn into_wish(mut self, around: &Surroundings) -> Result<Wish> {
+        defaults::before(&mut self, &around.config, around);
         let mut words = self.words.into_iter();
         let image = words.next().context("requires at least 1 arg(s), only received 0")?;
         ensure!(!image.is_empty(), "the image's name is empty");
@@ -73,6 +74,7 @@ impl Container {
         self.lifecycle.apply(&mut spec, around)?;
         self.log.apply(&mut spec)?;
         self.health.apply(&mut spec)?;
+        defaults::after(&mut spec, &around.config, around)?;
         spec.process.command = words.collect();
         let pull = self.image.into_pull()?;
         // Docker's names begin with a slash.
@@ -129,6 +131,7 @@ mod tests {
             rootless: false,
             command_line: Vec::new(),
             id_maps: IdMaps { uid: ids.clone(), gid: ids },
+            ..Surroundings::default()
         }
     }
 

@@ -5,6 +5,7 @@
 //! as [`Surroundings`], so that words to spec is a function of its arguments and of the files the user names.
 
 pub mod container;
+pub mod defaults;
 pub mod glob;
 pub mod health;
 pub mod image;
@@ -23,7 +24,9 @@ pub mod selection;
 pub mod userns;
 
 use crate::engine::Engine;
+use crate::host::config::{self, Config};
 use crate::model::user::IdMaps;
+use crate::supervisor::client::Keys;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 
@@ -40,6 +43,8 @@ pub struct Surroundings {
     pub command_line: Vec<String>,
     /// The id maps of the user namespace the command works in; empty in the host's own.
     pub id_maps: IdMaps,
+    /// What `containers.conf` says.
+    pub config: Config,
 }
 
 impl Surroundings {
@@ -53,7 +58,13 @@ impl Surroundings {
             rootless: engine.privilege.rootless,
             command_line: engine.arguments.clone(),
             id_maps: engine.privilege.maps.clone(),
+            config: Config::default(),
         }
+    }
+
+    /// The same with what `containers.conf` says of new containers.
+    pub fn of_new_container(engine: &Engine) -> Result<Surroundings> {
+        Ok(Surroundings { config: config::get()?.clone(), ..Surroundings::of_process(engine) })
     }
 
     /// A variable of the caller's environment.
@@ -87,6 +98,14 @@ pub fn clean(path: &str) -> String {
         (true, _) => format!("/{joined}"),
         (false, true) => ".".to_owned(),
         (false, false) => joined,
+    }
+}
+
+/// The keys that leave a container alone: those of the option, else of containers.conf, else ctrl-p,ctrl-q.
+pub fn detach_keys(option: Option<&str>) -> Result<Keys> {
+    match option {
+        Some(keys) => Keys::parse(keys),
+        None => config::get()?.engine.detach_keys.as_deref().map_or_else(|| Ok(Keys::default()), Keys::parse),
     }
 }
 

@@ -30,8 +30,8 @@ pub struct Mount {
     #[arg(long, value_name = "DRIVER", hide = true)]
     pub volume_driver: Option<String>,
     /// Make the container's root file system read-only
-    #[arg(long)]
-    pub read_only: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub read_only: Option<bool>,
     /// With --read-only: a tmpfs on /dev/shm, /run, /tmp and /var/tmp (default true)
     #[arg(long, value_name = "BOOL")]
     pub read_only_tmpfs: Option<bool>,
@@ -77,7 +77,7 @@ impl Mount {
                 bail!("invalid image volume mode {other:?} required value: anonymous, bind, tmpfs, ignore")
             }
         };
-        spec.read_only = self.read_only;
+        spec.read_only = self.read_only.unwrap_or(false);
         spec.read_only_tmpfs = self.read_only_tmpfs;
         spec.devices = self.device.iter().map(|word| device(word)).collect::<Result<_>>()?;
         spec.device_rules = csv(&self.device_cgroup_rule)?;
@@ -87,6 +87,23 @@ impl Mount {
         );
         spec.device_rules.iter().try_for_each(|rule| check_device_rule(rule))
     }
+}
+
+/// Mounts of containers.conf, unless something else was asked for at their place.
+pub fn defaults(spec: &mut ContainerSpec, volumes: &[String], mounts: &[String], around: &Surroundings) -> Result<()> {
+    let mut more = Vec::new();
+    for word in volumes {
+        more.push(volume(word, around)?);
+    }
+    for word in mounts {
+        more.extend(mount(word, around)?);
+    }
+    for one in more {
+        if !spec.mounts.iter().any(|known| known.target == one.target) {
+            spec.mounts.push(one);
+        }
+    }
+    Ok(())
 }
 
 /// One mount a target; the same one twice is one.

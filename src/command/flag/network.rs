@@ -55,8 +55,8 @@ pub struct Network {
     #[arg(long, value_name = "HOST:IP")]
     pub add_host: Vec<String>,
     /// Do not make /etc/hosts within the container
-    #[arg(long)]
-    pub no_hosts: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_hosts: Option<bool>,
     /// Do not make /etc/hostname within the container
     #[arg(long)]
     pub no_hostname: bool,
@@ -110,14 +110,15 @@ impl Network {
         for word in csv(&self.add_host)? {
             add_host(&word, &mut wanted.add_hosts)?;
         }
-        ensure!(!self.no_hosts || wanted.add_hosts.is_empty(), "--no-hosts and --add-host cannot be set together");
-        ensure!(!self.no_hosts || self.hosts_file.is_none(), "--no-hosts and --hosts-file cannot be set together");
+        let no_hosts = self.no_hosts.unwrap_or(false);
+        ensure!(!no_hosts || wanted.add_hosts.is_empty(), "--no-hosts and --add-host cannot be set together");
+        ensure!(!no_hosts || self.hosts_file.is_none(), "--no-hosts and --hosts-file cannot be set together");
         ensure!(
             wanted.add_hosts.is_empty() || !matches!(wanted.mode, Some(NetworkMode::Container(_))),
             "cannot set extra host entries when the container is joined to another containers network namespace: \
              invalid configuration"
         );
-        wanted.no_hosts = self.no_hosts;
+        wanted.no_hosts = no_hosts;
         wanted.no_hostname = self.no_hostname;
         wanted.hosts_file = self.hosts_file.filter(|file| !file.is_empty()).map(|file| match file.as_str() {
             "image" | "none" => file,

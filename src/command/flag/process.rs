@@ -19,8 +19,8 @@ pub struct Process {
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<String>,
     /// Use the caller's environment inside of the container
-    #[arg(long)]
-    pub env_host: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub env_host: Option<bool>,
     /// Preprocess environment variables of the image, such as PATH=${PATH}:/x
     #[arg(long, value_name = "ENV")]
     pub env_merge: Vec<String>,
@@ -49,8 +49,8 @@ pub struct Process {
     #[arg(long, value_name = "ZONE")]
     pub tz: Option<String>,
     /// Run an init inside the container that forwards signals and reaps processes
-    #[arg(long)]
-    pub init: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub init: Option<bool>,
     /// Path to the container-init binary
     #[arg(long, value_name = "PATH")]
     pub init_path: Option<String>,
@@ -122,7 +122,7 @@ impl Process {
         }
         process.umask = self.umask.filter(|umask| !umask.is_empty()).map(|umask| parse_umask(&umask)).transpose()?;
         process.timezone = self.tz.filter(|zone| !zone.is_empty()).map(timezone).transpose()?;
-        process.init = self.init;
+        process.init = self.init.unwrap_or(false);
         process.host_users = csv(&self.hostuser)?;
         process.passwd = self.passwd;
         process.passwd_entry = self.passwd_entry;
@@ -136,7 +136,7 @@ impl Process {
     /// Later wins: the caller's environment, proxies, files, `--env`.
     fn environment(&self, around: &Surroundings) -> Result<Vec<(String, String)>> {
         let mut environment = Vec::new();
-        if self.env_host {
+        if self.env_host.unwrap_or(false) {
             for (key, value) in &around.env {
                 put(&mut environment, key, value);
             }

@@ -57,6 +57,16 @@ impl Security {
     }
 }
 
+/// One of containers.conf: it is for containers that have the namespace it belongs to, and for those that set it
+/// themselves it is none.
+pub fn default_sysctl(spec: &mut ContainerSpec, name: &str, value: &str) {
+    let name = name.trim().replace('/', ".");
+    let given = spec.security.sysctl.iter().any(|(known, _)| *known == name);
+    if !given && check_sysctl(&name, spec).is_ok() {
+        spec.security.sysctl.push((name, value.to_owned()));
+    }
+}
+
 /// Upper case, with `CAP_`, or `ALL`.
 pub fn capabilities(words: &[String]) -> Result<Vec<String>> {
     let mut names = Vec::new();

@@ -3,6 +3,7 @@
 use super::{option_words, ports};
 use crate::engine::Engine;
 use crate::engine::list::{Listed, restart_word};
+use crate::host::config;
 use crate::model::container::{ContainerSpec, LogDriver, NamespaceMode, Namespaces, Restart};
 use crate::model::mount::{MountOptions, MountSource, Relabel};
 use crate::model::network::NetworkMode;
@@ -91,8 +92,12 @@ fn confinement(spec: &ContainerSpec) -> Map<String, Value> {
     }
 }
 
-/// systemd where it runs.
+/// That of containers.conf, else systemd where it runs.
 pub fn default_cgroup_manager() -> &'static str {
+    let configured = config::get().map_or("", |config| config.engine.cgroup_manager.as_str());
+    if matches!(configured, "systemd" | "cgroupfs") {
+        return configured;
+    }
     if std::path::Path::new("/run/systemd/system").exists() { "systemd" } else { "cgroupfs" }
 }
 

@@ -169,7 +169,14 @@ impl Attached {
             };
             extra.push((name.clone(), address));
         }
-        Ok(resolv::hosts(&resolv::Hosts { base, extra: &extra, own: &self.hosts, host: self.host_address }))
+        let host = match network.host_address.as_deref() {
+            None => self.host_address,
+            Some("none") => None,
+            Some(text) => {
+                Some(text.parse().with_context(|| format!("host_containers_internal_ip: `{text}` is no address"))?)
+            }
+        };
+        Ok(resolv::hosts(&resolv::Hosts { base, extra: &extra, own: &self.hosts, host }))
     }
 
     /// The text of /etc/resolv.conf; `None`: it is left alone.
