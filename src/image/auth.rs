@@ -348,8 +348,9 @@ mod tests {
         for (realm, expected) in [
             ("http://r.test/token", "https would become plain http"),
             ("http://r.test:443/token", "https would become plain http"),
-            ("file:///etc/passwd", "neither http nor https"),
-            ("//r.test/token", "is not a URL"),
+            ("ftp://r.test/token", "neither http nor https"),
+            ("file:///etc/passwd", "is not a URL"),
+            ("//r.test/token", "neither http nor https"),
             ("https://u:p@other.test/token", "holds credentials"),
             ("", "is not a URL"),
         ] {
