@@ -8,7 +8,36 @@
 #[path = "../../src/model"]
 mod model {
     pub mod digest;
+    pub mod user;
 }
+
+#[path = "../../src/failure.rs"]
+mod failure;
+
+#[path = "../../src/sys/mod.rs"]
+mod sys;
+
+#[path = "../../src/runtime/mod.rs"]
+mod runtime;
+
+#[path = "../../src/bundle"]
+mod bundle {
+    pub mod seccomp;
+    pub mod user;
+}
+
+#[path = "../../src/host"]
+mod host {
+    mod bus;
+    pub mod systemd;
+}
+
+#[path = "../../src/state"]
+mod state {
+    pub mod file;
+}
+
+mod container;
 
 #[path = "../../src/image"]
 mod image {
@@ -28,12 +57,22 @@ use image::reference::Reference;
 use std::io::BufReader;
 use storage::tar::read::{NoRaw, Reader};
 
+pub use container::{mount, plan, seccomp, user};
+
 /// A target's function.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: &[(&str, Target)] =
-    &[("manifest", manifest), ("payload", payload), ("reference", reference), ("tar", tar)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("manifest", manifest),
+    ("mount", mount),
+    ("payload", payload),
+    ("plan", plan),
+    ("reference", reference),
+    ("seccomp", seccomp),
+    ("tar", tar),
+    ("user", user),
+];
 
 /// Image names: what is parsed is written as it is read, and its file name is one name in one directory.
 pub fn reference(data: &[u8]) {

@@ -374,7 +374,8 @@ pub fn describe(errno: i32) -> String {
 /// Mounts only the parent can make: those with mapped ids, and those of places that nobody in the container's user
 /// namespace may enter.
 fn prepare_mounts(plan: &mut Plan, root_mount: &mut Option<OwnedFd>) -> Result<()> {
-    let has_user = plan.flags & libc::CLONE_NEWUSER as u64 != 0;
+    let is_born_in_one = plan.borrowed.iter().any(|(kind, _, _)| *kind == libc::CLONE_NEWUSER);
+    let has_user = plan.flags & libc::CLONE_NEWUSER as u64 != 0 || is_born_in_one;
     let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
     // None where we have no rights either: then the child, in its own user namespace, can.
     let detach = |path: &CString, recursive: bool| -> Result<Option<OwnedFd>> {

@@ -129,7 +129,8 @@ impl Container {
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         let mut cgroup = self.cgroup();
         if !cgroup.exists() {
-            return self.signal(signal);
+            // All of nobody.
+            return if self.status()? == Status::Stopped { Ok(()) } else { self.signal(signal) };
         }
         if signal == libc::SIGKILL {
             return cgroup.kill();

@@ -34,6 +34,8 @@ pub enum Step {
     /// Those that take no newborn: it writes itself into them.
     EnterCgroups,
     Conceal,
+    /// Undo it.
+    Reveal,
     NewSession,
     /// The new id maps make nobody of us: become a user of the new namespace.
     BecomeRoot {
@@ -264,6 +266,7 @@ impl Step {
                 Ok(child.cgroup_files.drain(..).try_for_each(|file| nix::unistd::write(&file, b"0").map(drop))?)
             }
             Step::Conceal => Ok(process::set_dumpable(false)?),
+            Step::Reveal => Ok(process::set_dumpable(true)?),
             // Already the leader of a session: as good.
             Step::NewSession => Ok(nix::unistd::setsid().map(drop).or_else(tolerate(&[libc::EPERM]))?),
             Step::BecomeRoot { uid, gid } => become_root(*uid, *gid),

@@ -84,11 +84,10 @@ pub fn clone3_inside(birth: &Birth<'_>, namespaces: &[(BorrowedFd<'_>, i32)]) ->
     let helper = match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Parent { child } => child,
         nix::unistd::ForkResult::Child => {
-            let enter = |(namespace, kind): &(BorrowedFd<'_>, i32)| super::namespace::setns(*namespace, *kind);
             let flags = birth.flags | libc::CLONE_PARENT as u64;
             // Nobody in there may trace it and find the caller's files (CVE-2016-9962).
             let side = set_dumpable(false)
-                .and_then(|()| namespaces.iter().try_for_each(enter))
+                .and_then(|()| enter_all(namespaces))
                 .and_then(|()| clone3(&Birth { flags, ..*birth }));
             let sent = match side {
                 Ok(Side::Child) => return Ok(Side::Child),
@@ -111,6 +110,22 @@ pub fn clone3_inside(birth: &Birth<'_>, namespaces: &[(BorrowedFd<'_>, i32)]) ->
         ((4, None), error) if error < 0 => Err(io::Error::from_raw_os_error(-error)),
         _ => Err(io::Error::from_raw_os_error(libc::ECHILD)),
     }
+}
+
+/// Some may be entered with the rights of the caller, others only with those that the user namespace among them gives.
+fn enter_all(namespaces: &[(BorrowedFd<'_>, i32)]) -> io::Result<()> {
+    let enter = |(namespace, kind): &(BorrowedFd<'_>, i32)| super::namespace::setns(*namespace, *kind);
+    let is_user = |(_, kind): &(BorrowedFd<'_>, i32)| kind & libc::CLONE_NEWUSER != 0;
+    let has_user = namespaces.iter().any(is_user);
+    let mut later = Vec::new();
+    for namespace in namespaces.iter().filter(|namespace| !is_user(namespace)) {
+        match enter(namespace) {
+            Err(error) if has_user && error.raw_os_error() == Some(libc::EPERM) => later.push(namespace),
+            other => other?,
+        }
+    }
+    namespaces.iter().filter(|namespace| is_user(namespace)).try_for_each(enter)?;
+    later.into_iter().try_for_each(enter)
 }
 
 /// Leave at once: no exit handlers, no flushing of what the parent had buffered.

@@ -187,3 +187,67 @@ crate::support::coracle::as_user! {
         }
     }
 }
+
+both! {
+    /// runc, create.bats: `exec` before `start`.
+    fn exec_in_a_created_container(env) {
+        let bundle = Bundle::new(&env).script("true");
+        let id = bundle.id("a");
+        assert_eq!(bundle.detached(&["create", "--bundle", "b", &id]).code(), 0);
+        assert_eq!(bundle.ok(&["exec", &id, "echo", "early"]), "early\n");
+        bundle.ok(&["start", &id]);
+        crate::support::until("its end", || (bundle.status(&id) == "stopped").then_some(()));
+        // runc, kill.bats: all of nobody.
+        bundle.ok(&["kill", "--all", &id, "0"]);
+        bundle.ok(&["delete", &id]);
+    }
+
+    /// runc, mounts.bats: a destination that begins with the root's own path.
+    fn destinations_with_the_roots_path(env) {
+        let inside = env.path("b/rootfs/inside").display().to_string();
+        let bundle = Bundle::new(&env)
+            .mount(json!({"type": "tmpfs", "source": "tmpfs", "destination": inside, "options": []}))
+            .script("grep -c ' /inside ' /proc/self/mountinfo");
+        assert_eq!(bundle.run(), "1\n");
+    }
+}
+
+as_root! {
+    /// runc, userns.bats: a pid namespace of one's own in a user namespace of another's.
+    fn a_user_namespace_is_joined(env) {
+        let map = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);
+        let owner = Bundle::new(&env).args(&["sleep", "1000"])
+            .set("/linux", "uidMappings", map.clone()).set("/linux", "gidMappings", map);
+        let mut owner = owner;
+        owner.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        std::fs::set_permissions(env.base(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let target = owner.id("owner");
+        owner.sleeping(&target);
+        let pid = owner.pid();
+        owner.spec["linux"].as_object_mut().unwrap().retain(|name, _| !name.ends_with("Mappings"));
+        for namespace in owner.spec["linux"]["namespaces"].as_array_mut().unwrap() {
+            if namespace["type"] == "user" {
+                namespace["path"] = json!(format!("/proc/{pid}/ns/user"));
+            }
+        }
+        let joined = owner.script("echo $$; cat /proc/self/uid_map");
+        let said = joined.run();
+        assert!(said.split_whitespace().eq(["1", "0", "100000", "65536"]), "{said}");
+    }
+
+    /// runc, update.bats: a parent that somebody made without a thought of its processors.
+    fn an_empty_cpuset_above(env) {
+        need!(path("/sys/fs/cgroup/cpuset/cpuset.cpus"));
+        let bundle = Bundle::new(&env).script("true");
+        let parent = format!("/sys/fs/cgroup/cpuset/{}", bundle.id("above"));
+        std::fs::create_dir(&parent).unwrap();
+        let above = bundle.id("above");
+        let bundle = bundle.set("/linux", "cgroupsPath", json!(format!("/{above}/child")));
+        let output = bundle.oci(&["run", "--bundle", "b", &bundle.id("run")]);
+        // The same path was made in the other trees.
+        for tree in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            let _ = std::fs::remove_dir(tree.path().join(&above));
+        }
+        assert_eq!(output.code(), 0, "{output}");
+    }
+}

@@ -138,7 +138,12 @@ fn enter(hierarchy: &Hierarchy, path: &Path, saved: &mut Saved) -> Result<()> {
 fn inherit_cpuset(directory: &Path) -> Result<()> {
     let Some(parent) = directory.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let value = read(&parent.join(file))?;
+        let mut value = read(&parent.join(file))?;
+        if value.trim().is_empty() {
+            // Made by somebody who did not think of it; the root of the tree has all.
+            inherit_cpuset(parent)?;
+            value = read(&parent.join(file))?;
+        }
         let path = directory.join(file);
         write(&path, value.trim()).with_context(|| format!("write {}", path.display()))?;
     }

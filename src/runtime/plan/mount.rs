@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxTimeOffset, Mount};
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What surrounds one mount of the spec.
 pub struct Surroundings<'a> {
@@ -159,7 +159,7 @@ pub fn mount_step(mount: &Mount, around: &Surroundings<'_>) -> Result<MountStep>
     let options = parse(mount).context("options")?;
     let kind = mount.typ().as_deref().unwrap_or(if options.is_bind { "bind" } else { "none" });
     let is_bind = options.is_bind || kind == "bind";
-    let target = Path::new("/").join(mount.destination());
+    let target = inside_root(mount.destination(), around.layout);
     check_target(&target, kind, is_bind || around.is_prepared).context("destination")?;
     let idmap = idmap(mount, &options, around.layout.linux)?;
     let source = if around.is_prepared {
@@ -196,6 +196,13 @@ pub fn mount_step(mount: &Mount, around: &Surroundings<'_>) -> Result<MountStep>
         may_cover_proc: may_cover_proc(&target),
         idmap,
     })
+}
+
+/// Some engines write the root's own path before a destination; runc has always taken it away.
+fn inside_root(destination: &Path, layout: &Layout<'_>) -> PathBuf {
+    let root = layout.spec.root().as_ref().map(|root| layout.bundle.join(root.path()));
+    let rest = root.as_deref().and_then(|root| destination.strip_prefix(root).ok());
+    Path::new("/").join(rest.unwrap_or(destination))
 }
 
 fn new_file_system(mount: &Mount, kind: &str, options: &Options, layout: &Layout<'_>) -> Result<Source> {

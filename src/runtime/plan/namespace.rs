@@ -55,6 +55,10 @@ impl Namespaces {
         // The user namespace first: it gives the rights over the others that belong to it.
         self.0.sort_by_key(|(kind, _)| (*kind != LinuxNamespaceType::User, namespace_kind(*kind).0));
         let mut joins_user = false;
+        // A pid namespace belongs to the user namespace it is made in, and only who has rights there may mount its procfs:
+        // to be made in a joined one the process must be born there.
+        let is_user = |(kind, place): &(LinuxNamespaceType, Option<Place>)| *kind == LinuxNamespaceType::User && place.is_some();
+        let is_born_inside = self.makes(LinuxNamespaceType::Pid) && self.0.iter().any(is_user);
         let makes_network = self.makes(LinuxNamespaceType::Network);
         let (mut makes_cgroup, mut makes_time) = (false, false);
         if self.makes(LinuxNamespaceType::Time) && !offsets.is_empty() {
@@ -71,11 +75,15 @@ impl Namespaces {
                 // A pid namespace is joined by birth. With a user namespace of its own the child has no rights over
                 // a namespace made outside: the parent lends its own.
                 (LinuxNamespaceType::Pid, Some(place)) => plan.borrowed.push((flag, name, place)),
+                (LinuxNamespaceType::User, Some(place)) if is_born_inside => {
+                    joins_user = true;
+                    plan.borrowed.push((flag, name, place));
+                }
                 (LinuxNamespaceType::User, Some(place)) => {
                     joins_user = true;
                     plan.child.push(Step::Join { kind: flag, name, place });
                 }
-                (_, Some(place)) if new_user.is_some() => plan.borrowed.push((flag, name, place)),
+                (_, Some(place)) if new_user.is_some() || is_born_inside => plan.borrowed.push((flag, name, place)),
                 (_, Some(place)) => plan.child.push(Step::Join { kind: flag, name, place }),
             }
         }
@@ -84,7 +92,7 @@ impl Namespaces {
             None if joins_user => plan.child.push(Step::BecomeRoot { uid: 0, gid: 0 }),
             None => {}
         }
-        if joins_user && plan.flags != 0 {
+        if joins_user && plan.flags != 0 && !is_born_inside {
             // Namespaces made at birth would belong to the caller's user namespace.
             plan.child.push(Step::Unshare(plan.flags as i32 & !libc::CLONE_NEWPID));
             plan.flags &= libc::CLONE_NEWPID as u64;

@@ -135,6 +135,10 @@ fn wait_for_start(plan: &mut Plan, tail: &Tail<'_>) {
     if !tail.wait_for_start {
         return;
     }
+    // An ordinary user's `exec` must find it while it waits. Nobody else is in its pid namespace yet, and it holds nothing.
+    let is_alone = plan.flags & (libc::CLONE_NEWUSER | libc::CLONE_NEWPID) as u64
+        == (libc::CLONE_NEWUSER | libc::CLONE_NEWPID) as u64;
+    plan.child.extend((plan.seed.door.is_some() && is_alone).then_some(Step::Reveal));
     plan.child.push(if plan.seed.door.is_some() { Step::Door } else { Step::Hear(Word::Start) });
     for hook in &tail.start_hooks {
         plan.child.push(Step::Hook(Box::new(hook.clone())));

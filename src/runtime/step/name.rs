@@ -12,6 +12,7 @@ impl fmt::Display for Step {
             Step::Hear(word) => write!(f, "wait for {word:?}"),
             Step::Door => write!(f, "wait at the door for Start"),
             Step::EnterCgroups => write!(f, "enter the cgroups"),
+            Step::Reveal => write!(f, "show itself to its user"),
             Step::Conceal => write!(f, "hide from tracers"),
             Step::NewSession => write!(f, "make a session"),
             Step::Unshare(kinds) => write!(f, "make namespaces {kinds:#x}"),
