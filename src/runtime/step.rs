@@ -306,7 +306,7 @@ impl Step {
             Step::NewTimeNamespace(offsets) => new_time_namespace(offsets, child.time_offsets.take()),
             Step::LoopbackUp => Ok(namespace::raise_loopback()?),
             Step::HostName(name) => Ok(nix::unistd::sethostname(os(name))?),
-            Step::DomainName(name) => Ok(child.root.write_sysctl(c"sys/kernel/domainname", name.as_bytes())?),
+            Step::DomainName(name) => Ok(namespace::set_domain_name(name)?),
 
             Step::Propagation { flags, recursive } => rootfs::set_host_propagation(*flags, *recursive),
             Step::AttachRoot { path, is_hidden, .. } => child.root.attach(path, child.root_mount.take(), *is_hidden),

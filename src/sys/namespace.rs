@@ -37,3 +37,11 @@ pub fn raise_loopback() -> io::Result<()> {
     }
     Ok(())
 }
+
+/// setdomainname(2), of this uts namespace.
+pub fn set_domain_name(name: &std::ffi::CStr) -> io::Result<()> {
+    let bytes = name.to_bytes();
+    // SAFETY: the bytes live through the call and their number is given.
+    check(unsafe { libc::setdomainname(bytes.as_ptr().cast(), bytes.len()) }.into())?;
+    Ok(())
+}

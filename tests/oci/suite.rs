@@ -202,6 +202,12 @@ both! {
         bundle.ok(&["delete", &id]);
     }
 
+    /// runc, run.bats: sysctls of the uts namespace are not an ordinary user's to write.
+    fn the_domain_name(env) {
+        let bundle = Bundle::new(&env).args(&["cat", "/proc/sys/kernel/domainname"]).set("", "domainname", json!("example.org"));
+        assert_eq!(bundle.run(), "example.org\n");
+    }
+
     /// runc, mounts.bats: a destination that begins with the root's own path.
     fn destinations_with_the_roots_path(env) {
         let inside = env.path("b/rootfs/inside").display().to_string();

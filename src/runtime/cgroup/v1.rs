@@ -166,6 +166,7 @@ pub(super) fn apply(settings: &[Setting], directory_of: impl Fn(&str) -> Option<
         let partner = match setting.file.as_str() {
             MEMORY_LIMIT => Some(SWAP_LIMIT),
             PERIOD => Some(QUOTA),
+            "cpu.rt_period_us" => Some("cpu.rt_runtime_us"),
             _ => None,
         };
         let partner = partner.and_then(|file| rest.iter().position(|other| other.file == file));
