@@ -14,7 +14,7 @@ pub mod user;
 
 use crate::model::container::{ContainerSpec, NamespaceMode};
 use crate::model::network::NetworkMode;
-use crate::model::user::{IdMaps, IdRange};
+use crate::model::user::{IdMaps, IdRange, UserNamespace};
 use crate::state::container::ContainerRecord;
 use anyhow::Result;
 use oci_spec::runtime::{
@@ -120,7 +120,7 @@ fn linux(record: &ContainerRecord, facts: &Facts) -> Result<Linux> {
         .set_resources(Some(resource::resources(spec, facts)?))
         .set_devices(Some(device::devices(spec, facts)))
         .set_masked_paths(security::masked_paths(&spec.security))
-        .set_readonly_paths(security::readonly_paths(&spec.security))
+        .set_readonly_paths(security::readonly_paths(spec))
         .set_sysctl(Some(security::sysctl(spec, facts, has_user_namespace(record))))
         .set_seccomp(security::seccomp(&spec.security, facts.kernel, facts.capabilities)?)
         .set_mount_label(facts.selinux.clone())
@@ -169,7 +169,9 @@ fn namespaces(record: &ContainerRecord, facts: &Facts) -> Vec<LinuxNamespace> {
         Some(NetworkMode::Path(path)) => list.push(namespace(Type::Network, Some(path))),
         _ => list.push(namespace(Type::Network, None)),
     }
-    if has_user_namespace(record) {
+    if let UserNamespace::Path(path) = &spec.userns {
+        list.push(namespace(Type::User, Some(path)));
+    } else if has_user_namespace(record) {
         list.push(namespace(Type::User, None));
     }
     list

@@ -63,7 +63,7 @@ pub(super) fn list(record: &ContainerRecord, facts: &Facts) -> Result<(Vec<Mount
         put(&mut entries, bind(prepared), Some(index));
     }
     for wanted in &spec.mounts {
-        if let Some(mount) = unprepared(wanted) {
+        if let Some(mount) = unprepared(wanted, facts) {
             put(&mut entries, mount, None);
         }
     }
@@ -102,8 +102,11 @@ fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
 /// What every container has.
 fn fixed(record: &ContainerRecord, facts: &Facts) -> Vec<Mount> {
     let spec = &record.spec;
-    let mut list =
-        vec![proc(record, facts), mount("/dev", "tmpfs", "tmpfs", &dev_options(spec)), devpts(record, facts)];
+    let mut list = vec![
+        proc(record, facts),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        devpts(record, facts),
+    ];
     list.push(sys(record, facts));
     list.push(cgroup(record, facts));
     if !(facts.rootless && spec.namespaces.ipc == NamespaceMode::Host) {
@@ -122,14 +125,6 @@ fn fixed(record: &ContainerRecord, facts: &Facts) -> Vec<Mount> {
         NamespaceMode::Container(_) => {}
     }
     list
-}
-
-fn dev_options(spec: &ContainerSpec) -> Vec<&'static str> {
-    let mut options = vec!["nosuid", "strictatime", "mode=755", "size=65536k"];
-    if spec.read_only && spec.read_only_tmpfs == Some(false) {
-        options.push("ro");
-    }
-    options
 }
 
 /// A user namespace may mount a new procfs only together with a pid namespace of its own.
@@ -186,7 +181,7 @@ fn systemd() -> Vec<Mount> {
 }
 
 /// Mounts that need no source of the host: made inside by the runtime.
-fn unprepared(wanted: &Wanted) -> Option<Mount> {
+fn unprepared(wanted: &Wanted, facts: &Facts) -> Option<Mount> {
     let mut options = flags(&wanted.options);
     let (kind, source) = match &wanted.source {
         MountSource::Tmpfs { size, mode, copy_up } => {
@@ -200,6 +195,9 @@ fn unprepared(wanted: &Wanted) -> Option<Mount> {
             }
             options.extend(size.map(|size| format!("size={}", size.0)));
             options.extend(mode.map(|mode| format!("mode={mode:o}")));
+            if wanted.options.chown {
+                options.extend([format!("uid={}", facts.user.uid), format!("gid={}", facts.user.gid)]);
+            }
             options.extend(copy_up.then(|| "tmpcopyup".to_owned()));
             ("tmpfs", "tmpfs")
         }

@@ -136,11 +136,15 @@ pub fn masked_paths(security: &Security) -> Option<Vec<String>> {
 }
 
 /// `linux.readonlyPaths`.
-pub fn readonly_paths(security: &Security) -> Option<Vec<String>> {
+pub fn readonly_paths(spec: &ContainerSpec) -> Option<Vec<String>> {
+    // `/dev` is a tmpfs too. It is made so at the end: what is mounted in it needs its place first.
+    let dev = (spec.read_only && spec.read_only_tmpfs == Some(false)).then(|| "/dev".to_owned());
+    let security = &spec.security;
     if security.privileged {
-        return None;
+        return dev.map(|dev| vec![dev]);
     }
-    Some(READ_ONLY.iter().map(|path| (*path).to_owned()).filter(|path| !is_unmasked(security, path)).collect())
+    let paths = READ_ONLY.iter().map(|path| (*path).to_owned()).filter(|path| !is_unmasked(security, path));
+    Some(paths.chain(dev).collect())
 }
 
 /// `unmask=` names paths or shell patterns of one component, or `ALL`.
@@ -259,6 +263,9 @@ mod tests {
         let masked = masked_paths(&security).unwrap();
         assert!(!masked.contains(&"/proc/acpi".to_owned()) && masked.contains(&"/proc/kcore".to_owned()));
         security.unmask = vec!["ALL".to_owned()];
-        assert!(masked_paths(&security).unwrap().is_empty() && readonly_paths(&security).unwrap().is_empty());
+        assert!(
+            masked_paths(&security).unwrap().is_empty()
+                && readonly_paths(&ContainerSpec { security, ..ContainerSpec::default() }).unwrap().is_empty()
+        );
     }
 }

@@ -3,13 +3,13 @@
 use crate::engine::{Engine, idmap, merge, registry, remove};
 use crate::failure::{Failure, Kind, Level, note};
 use crate::image::{builtin, progress::Progress, store};
-use crate::model::container::{ContainerSpec, NamespaceMode, RootSource};
+use crate::model::container::{ContainerSpec, NamespaceMode, Namespaces, RootSource};
 use crate::model::id::{self, Id};
 use crate::model::image::ImageConfig;
 use crate::model::mount::{Mount, MountSource};
 use crate::model::network::NetworkMode;
 use crate::model::pull::{Pull, PullPolicy};
-use crate::model::user::UserNamespace;
+use crate::model::user::{UserNamespace, outside};
 use crate::network::attach;
 use crate::state::container::{self, ContainerRecord, ImageUse, VERSION};
 use crate::state::event::{self, Event};
@@ -17,10 +17,10 @@ use crate::state::file::{self, Durability};
 use crate::state::lock::{self, Mode, Rank};
 use crate::state::name::Names;
 use crate::storage::volume;
-use crate::storage::{layer, overlay::Upper};
+use crate::storage::{layer, mapped, overlay::Upper};
 use anyhow::{Context, Result};
 use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// What create is asked for.
@@ -56,7 +56,7 @@ pub fn create(engine: &Engine, wish: Wish, progress: &dyn Progress) -> Result<Co
     let id = new_id()?;
     spec.network.mode.get_or_insert_with(|| attach::default_mode(engine.privilege.rootless));
     spec.cgroup_manager = engine.wanted_cgroup_manager()?.map(str::to_owned);
-    let id_maps = idmap::choose(engine, &mut spec)?;
+    let (id_maps, reservation) = idmap::choose(engine, &mut spec, &layers)?;
     name_volumes(&mut spec)?;
     let mut record = ContainerRecord {
         version: VERSION,
@@ -69,6 +69,7 @@ pub fn create(engine: &Engine, wish: Wish, progress: &dyn Progress) -> Result<Co
         spec,
     };
     publish(engine, &mut record, name, replace)?;
+    drop(reservation);
     make_volumes(engine, &record)?;
     note(Level::Debug, || format!("Created container {} named {}, of {} layers", record.id, record.name, record.layers.len()));
     event::record(&engine.layout, event_of(&record, "create"));
@@ -156,7 +157,7 @@ fn resolve_references(engine: &Engine, spec: &mut ContainerSpec) -> Result<()> {
         }
     }
     if let NamespaceMode::Container(id) = &namespaces.ipc
-        && ContainerRecord::load(&engine.layout, &Id::parse(id)?)?.spec.namespaces.ipc_unshared
+        && record_of(engine, id)?.spec.namespaces.ipc_unshared
     {
         return Err(Failure::new(
             Kind::Engine,
@@ -164,8 +165,31 @@ fn resolve_references(engine: &Engine, spec: &mut ContainerSpec) -> Result<()> {
         )
         .into());
     }
-    if let Some(NetworkMode::Container(name)) = &mut spec.network.mode {
+    let mode = &mut spec.network.mode;
+    if let Some(NetworkMode::Container(name)) = mode {
         *name = find(engine, name)?.to_string();
+        if record_of(engine, name)?.spec.network.mode == Some(NetworkMode::Host) {
+            *mode = Some(NetworkMode::Host);
+        }
+    }
+    // A container that has the host's namespace has none to be joined.
+    let host_of = |name: &str, pick: fn(&Namespaces) -> Option<&NamespaceMode>| -> Result<bool> {
+        Ok(pick(&record_of(engine, name)?.spec.namespaces) == Some(&NamespaceMode::Host))
+    };
+    let namespaces = &mut spec.namespaces;
+    let picks: [(Option<&mut NamespaceMode>, fn(&Namespaces) -> Option<&NamespaceMode>); 4] = [
+        (Some(&mut namespaces.pid), |other| Some(&other.pid)),
+        (Some(&mut namespaces.ipc), |other| Some(&other.ipc)),
+        (Some(&mut namespaces.uts), |other| Some(&other.uts)),
+        (namespaces.cgroup.as_mut(), |other| other.cgroup.as_ref()),
+    ];
+    for (mode, pick) in picks {
+        if let Some(mode) = mode
+            && let NamespaceMode::Container(name) = mode
+            && host_of(name, pick)?
+        {
+            *mode = NamespaceMode::Host;
+        }
     }
     if let UserNamespace::Container(name) = &mut spec.userns {
         *name = find(engine, name)?.to_string();
@@ -177,6 +201,10 @@ fn resolve_references(engine: &Engine, spec: &mut ContainerSpec) -> Result<()> {
         volumes_from(engine, spec, &from)?;
     }
     Ok(())
+}
+
+fn record_of(engine: &Engine, id: &str) -> Result<ContainerRecord> {
+    ContainerRecord::load(&engine.layout, &Id::parse(id)?)
 }
 
 /// `--volumes-from NAME[:OPTIONS]`: the other container's mounts that this one does not name itself.
@@ -238,8 +266,8 @@ fn publish(engine: &Engine, record: &mut ContainerRecord, name: Option<String>, 
     let durability = record.durability();
     directory(&staging)?;
     let result = (|| {
-        if let Some(top) = top(engine, record) {
-            Upper::under(&staging).create(&top, idmap::root_of(&record.id_maps))?;
+        if let Some((top, owner)) = top(engine, record)? {
+            Upper::under(&staging).create(&top, owner)?;
         }
         loop {
             let wanted = name.clone().unwrap_or_else(|| made_up_name(&random().unwrap_or_default()));
@@ -286,13 +314,24 @@ fn publish(engine: &Engine, record: &mut ContainerRecord, name: Option<String>, 
     result
 }
 
-/// The topmost directory of the overlay that the container's root will be; `None`: its root is no overlay.
-fn top(engine: &Engine, record: &ContainerRecord) -> Option<PathBuf> {
-    match (&record.spec.root, record.layers.last()) {
-        (RootSource::Directory { path, overlay: true, .. }, _) => Some(PathBuf::from(path)),
-        (_, Some(hex)) => Some(layer::diff_path(&engine.layout, hex)),
-        _ => None,
-    }
+/// The topmost directory of the overlay that the container's root will be, and to whom the upper one belongs if not to
+/// the same; `None`: its root is no overlay. Copies of layers for the container's maps are made here, where somebody waits.
+fn top(engine: &Engine, record: &ContainerRecord) -> Result<Option<(PathBuf, Option<(u32, u32)>)>> {
+    let (path, maps) = match &record.spec.root {
+        RootSource::Directory { path, overlay: true, idmap } => (PathBuf::from(path), *idmap),
+        RootSource::Directory { .. } | RootSource::Host => return Ok(None),
+        _ => {
+            let lower = mapped::lower(&engine.layout, &engine.privilege, &record.layers, &record.id_maps)?;
+            let Some(top) = lower.layers.into_iter().next() else { return Ok(None) };
+            (top, true)
+        }
+    };
+    let maps = (maps && !engine.privilege.rootless).then_some(&record.id_maps);
+    let owner = maps.map(|maps| -> Result<_> {
+        let metadata = std::fs::metadata(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(outside(&maps.uid, metadata.uid()).zip(outside(&maps.gid, metadata.gid())))
+    });
+    Ok(Some((path, owner.transpose()?.flatten())))
 }
 
 fn taken(name: &str, owner: &Id) -> anyhow::Error {

@@ -2,8 +2,10 @@
 
 use crate::engine::{Engine, image, list, network, remove, volume};
 use crate::image::store::{self, ImageRecord};
+use crate::state::container::{self, ContainerRecord};
+use crate::storage::layer::{self, Claim};
 use crate::storage::volume::{self as stored, Volume};
-use crate::storage::{layer, tree};
+use crate::storage::{mapped, tree};
 use crate::supervisor::exit;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
@@ -216,6 +218,23 @@ pub fn prune(engine: &Engine, wish: &PruneWish) -> Result<Pruned> {
     }
     exit::sweep(&engine.layout)?;
     store::collect(&engine.layout, store::exclusive(&engine.layout)?)?;
+    pruned.freed += prune_mapped(engine)?;
     pruned.freed += layer::sweep(&engine.layout)?;
     Ok(pruned)
+}
+
+/// Copies of layers for id maps that no container has any more.
+fn prune_mapped(engine: &Engine) -> Result<u64> {
+    let layout = &engine.layout;
+    let records: Vec<ContainerRecord> =
+        container::list(layout)?.iter().filter_map(|id| ContainerRecord::load(layout, id).ok()).collect();
+    let mut freed = 0;
+    for hex in layer::list(layout)? {
+        // Who makes one holds a claim.
+        let Some(_claim) = Claim::try_take(layout, &hex)? else { continue };
+        let users = records.iter().filter(|record| record.layers.contains(&hex));
+        let users: Vec<_> = users.map(|record| (record.layers.as_slice(), &record.id_maps)).collect();
+        freed += mapped::retain(layout, &hex, &users)?;
+    }
+    Ok(freed)
 }

@@ -3,22 +3,74 @@
 //! `outside` of the maps is as the engine's own namespace numbers ids: for a user 0 is the user and 1 on are their
 //! subordinate ids; for root they are the machine's.
 
-use crate::engine::Engine;
+use crate::bundle::user;
+use crate::engine::{Engine, rootfs};
 use crate::failure::{Failure, Kind};
 use crate::host::userns;
 use crate::model::container::ContainerSpec;
 use crate::model::user::{IdMaps, IdRange, NameOrId, UserNamespace, UserRef};
 use crate::state::container::{self, ContainerRecord};
-use anyhow::Result;
+use crate::storage::layer;
+use crate::supervisor::acquire;
+use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
+use std::os::fd::AsFd;
 
 /// podman's smallest automatic range.
 const AUTO_MINIMUM: u32 = 1024;
 
-/// Choose, and set the default user that goes with keep-id.
-pub fn choose(engine: &Engine, spec: &mut ContainerSpec) -> Result<IdMaps> {
+/// podman's largest, if nobody asks for more.
+const AUTO_MAXIMUM: u32 = 65_536;
+
+/// An id that is in every image and needs no place.
+const NOBODY: u32 = 65_534;
+
+/// Containers whose ranges were chosen for them have none in common: held from the choice until the record is there.
+pub type Reservation = Option<Flock<File>>;
+
+/// Choose, and set the default user that goes with keep-id. `layers` are the image's, lowest first.
+pub fn choose(engine: &Engine, spec: &mut ContainerSpec, layers: &[String]) -> Result<(IdMaps, Reservation)> {
+    let reservation = match spec.userns {
+        UserNamespace::Auto { .. } => Some(reserve(engine)?),
+        _ => None,
+    };
+    let own = &engine.privilege.maps;
+    let IdMaps { uid, gid } = maps(engine, spec, layers)?;
+    Ok((IdMaps { uid: along(&uid, &own.uid), gid: along(&gid, &own.gid) }, reservation))
+}
+
+/// The same map in ranges of which each lies in one range of ours: the kernel takes no others.
+fn along(map: &[IdRange], own: &[IdRange]) -> Vec<IdRange> {
+    if own.is_empty() {
+        return map.to_vec();
+    }
+    let mut parts = Vec::new();
+    for range in map {
+        for own in own {
+            let first = range.outside.max(own.inside);
+            let end = (range.outside + range.size).min(own.inside + own.size);
+            if first < end {
+                let inside = range.inside + (first - range.outside);
+                parts.push(IdRange { inside, outside: first, size: end - first });
+            }
+        }
+    }
+    parts
+}
+
+fn reserve(engine: &Engine) -> Result<Flock<File>> {
+    let path = engine.layout.containers();
+    let context = || format!("lock {}", path.display());
+    let directory = File::open(&path).with_context(context)?;
+    Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, error)| error).with_context(context)
+}
+
+fn maps(engine: &Engine, spec: &mut ContainerSpec, layers: &[String]) -> Result<IdMaps> {
     let caller = engine.privilege.caller;
     match spec.userns.clone() {
-        UserNamespace::Host | UserNamespace::Path(_) => Ok(IdMaps::default()),
+        UserNamespace::Host => Ok(IdMaps::default()),
+        UserNamespace::Path(path) => of_namespace(&path),
         UserNamespace::Container(id) => {
             Ok(ContainerRecord::load(&engine.layout, &crate::model::id::Id::parse(&id)?)?.id_maps)
         }
@@ -30,7 +82,8 @@ pub fn choose(engine: &Engine, spec: &mut ContainerSpec) -> Result<IdMaps> {
         UserNamespace::KeepId { uid, gid, size } => {
             let kept = (uid.unwrap_or(caller.uid), gid.unwrap_or(caller.gid));
             if !engine.privilege.rootless {
-                return Err(refused("keep-id"));
+                // Root has its ids in any case.
+                return Ok(IdMaps::default());
             }
             if spec.process.user.is_none() {
                 let (user, group) = kept;
@@ -41,7 +94,7 @@ pub fn choose(engine: &Engine, spec: &mut ContainerSpec) -> Result<IdMaps> {
         }
         UserNamespace::NoMap => {
             if !engine.privilege.rootless {
-                return Err(refused("nomap"));
+                return Err(Failure::new(Kind::Engine, "nomap is only supported in rootless mode").into());
             }
             let (uids, gids) = available(engine);
             if uids < 2 || gids < 2 {
@@ -52,19 +105,24 @@ pub fn choose(engine: &Engine, spec: &mut ContainerSpec) -> Result<IdMaps> {
             let map = |size: u32| vec![IdRange { inside: 0, outside: 1, size: size - 1 }];
             Ok(IdMaps { uid: map(uids), gid: map(gids) })
         }
-        UserNamespace::Auto { size, uid, gid } => automatic(engine, spec, size, uid, gid),
+        UserNamespace::Auto { size, uid, gid } => {
+            let size = match size {
+                Some(size) => size,
+                None => needed(engine, spec, layers)?,
+            };
+            automatic(engine, size, uid, gid)
+        }
     }
 }
 
-/// Who is root inside, as the engine numbers ids; `None` without maps.
-pub fn root_of(maps: &IdMaps) -> Option<(u32, u32)> {
-    let outside = |ranges: &[IdRange]| ranges.iter().find(|range| range.inside == 0).map(|range| range.outside);
-    Some((outside(&maps.uid)?, outside(&maps.gid)?))
-}
-
-fn refused(mode: &str) -> anyhow::Error {
-    Failure::new(Kind::Engine, format!("--userns {mode} is for ordinary users: root keeps its ids with --userns host"))
-        .into()
+/// The maps of a namespace that is joined, seen from here, if the path says whose it is.
+fn of_namespace(path: &str) -> Result<IdMaps> {
+    let link = |path: &str| std::fs::read_link(path).ok();
+    let of_process = path.strip_suffix("/ns/user").filter(|process| process.starts_with("/proc/"));
+    match of_process {
+        Some(process) if link(path) != link("/proc/self/ns/user") => Ok(userns::maps_of(process)),
+        _ => Ok(IdMaps::default()),
+    }
 }
 
 /// How many ids the engine's namespace has from 0 on.
@@ -117,51 +175,60 @@ fn check(map: &[IdRange], engine: &Engine) -> Result<()> {
     Ok(())
 }
 
+/// How many ids the image's accounts and the container's user need, as podman counts them.
+fn needed(engine: &Engine, spec: &ContainerSpec, layers: &[String]) -> Result<u32> {
+    let lower = layers.iter().rev().map(|hex| layer::diff_path(&engine.layout, hex)).collect();
+    let (mut passwd, mut group) = (String::new(), String::new());
+    if let Some(root) = rootfs::image_root(engine, lower)? {
+        passwd = acquire::read_inside(root.as_fd(), "etc/passwd")?;
+        group = acquire::read_inside(root.as_fd(), "etc/group")?;
+    }
+    let ids = user::accounts(&passwd).flat_map(|account| [account.uid, account.gid]);
+    let ids = ids.chain(user::groups(&group).map(|group| group.gid)).filter(|id| *id != NOBODY);
+    let highest = ids.max().unwrap_or(0).min(AUTO_MAXIMUM - 1);
+    let asked = |half: Option<&NameOrId>| if let Some(NameOrId::Id(id)) = half { *id } else { 0 };
+    let user = spec.process.user.as_ref();
+    let (uid, gid) = user.map_or((0, 0), |user| (asked(user.user.as_ref()), asked(user.group.as_ref())));
+    Ok((highest.max(uid).max(gid) + 1).max(AUTO_MINIMUM))
+}
+
 /// A range that no other container has: for root of those of the user `containers` in /etc/subuid, for a user of theirs.
-fn automatic(
-    engine: &Engine,
-    spec: &ContainerSpec,
-    size: Option<u32>,
-    uid: Vec<IdRange>,
-    gid: Vec<IdRange>,
-) -> Result<IdMaps> {
-    let wanted = match (&spec.process.user, size) {
-        (_, Some(size)) => size,
-        (Some(UserRef { user: Some(NameOrId::Id(id)), .. }), None) => (id + 1).max(AUTO_MINIMUM),
-        // A user known by name only has an id below 65536 in every image that follows the usual conventions.
-        (Some(UserRef { user: Some(NameOrId::Name(_)), .. }), None) => 65_536,
-        _ => AUTO_MINIMUM,
-    };
-    let free_of = |file: &str, maps: &[IdRange], used: Vec<IdRange>| -> Result<u32> {
+fn automatic(engine: &Engine, size: u32, uid: Vec<IdRange>, gid: Vec<IdRange>) -> Result<IdMaps> {
+    let others = others(engine)?;
+    let free = |file: &str, own: &[IdRange], fixed: &[IdRange], pick: fn(&IdMaps) -> &Vec<IdRange>| -> Result<u32> {
         let pool: Vec<(u32, u32)> = if engine.privilege.rootless {
-            let size: u32 = maps.iter().map(|range| range.size).sum();
-            vec![(1, size.saturating_sub(1))]
+            let all: u32 = own.iter().map(|range| range.size).sum();
+            vec![(1, all.saturating_sub(1))]
         } else {
             userns::parse_subordinate(&std::fs::read_to_string(file).unwrap_or_default(), Some("containers"), u32::MAX)
         };
-        first_free(&pool, &used, wanted).ok_or_else(|| {
-            Failure::new(Kind::Engine, format!("--userns auto: no free range of {wanted} ids"))
-                .hint(if engine.privilege.rootless {
-                    "give this user a larger range in /etc/subuid and /etc/subgid, or use --userns auto:size=N"
-                        .to_owned()
-                } else {
-                    format!("give the user `containers` a range in {file}: containers:2147483647:2147483648")
-                })
+        if pool.is_empty() {
+            let what = format!("--userns auto: no subordinate ids for user \"containers\" in {file}");
+            let hint = format!("echo containers:2147483647:2147483648 >> {file}");
+            return Err(Failure::new(Kind::Engine, what).hint(hint).into());
+        }
+        let used = |chosen: bool| -> Vec<IdRange> {
+            let others = others.iter().filter(|(auto, _)| *auto || !chosen).flat_map(|(_, maps)| pick(maps).clone());
+            others.chain(fixed.iter().copied()).collect()
+        };
+        // A container that asked for its range may have all there are: then only those chosen here are kept apart.
+        first_free(&pool, &used(false), size).or_else(|| first_free(&pool, &used(true), size)).ok_or_else(|| {
+            let all: u32 = pool.iter().map(|(_, count)| count).sum();
+            Failure::new(Kind::Engine, format!("--userns auto: no free range of {size} ids among the {all} of {file}"))
+                .hint(format!("enlarge the range in {file}, remove containers, or use --userns auto:size=N"))
                 .into()
         })
     };
-    let others = others(engine)?;
-    let used = |pick: fn(&IdMaps) -> &Vec<IdRange>| others.iter().flat_map(|maps| pick(maps).clone()).collect();
-    let first_uid = free_of("/etc/subuid", &engine.privilege.maps.uid, used(|maps| &maps.uid))?;
-    let first_gid = free_of("/etc/subgid", &engine.privilege.maps.gid, used(|maps| &maps.gid))?;
-    Ok(IdMaps { uid: around(&uid, first_uid, wanted), gid: around(&gid, first_gid, wanted) })
+    let first_uid = free("/etc/subuid", &engine.privilege.maps.uid, &uid, |maps| &maps.uid)?;
+    let first_gid = free("/etc/subgid", &engine.privilege.maps.gid, &gid, |maps| &maps.gid)?;
+    Ok(IdMaps { uid: around(&uid, first_uid, size), gid: around(&gid, first_gid, size) })
 }
 
-/// The maps of all containers there are.
-fn others(engine: &Engine) -> Result<Vec<IdMaps>> {
+/// The maps of all containers there are, and whether they were chosen here.
+fn others(engine: &Engine) -> Result<Vec<(bool, IdMaps)>> {
     let ids = container::list(&engine.layout)?;
     let records = ids.iter().filter_map(|id| ContainerRecord::load(&engine.layout, id).ok());
-    Ok(records.map(|record| record.id_maps).collect())
+    Ok(records.map(|record| (matches!(record.spec.userns, UserNamespace::Auto { .. }), record.id_maps)).collect())
 }
 
 /// The first `size` ids of the pool that nobody uses.
@@ -216,6 +283,14 @@ mod tests {
         assert_eq!(keep(1000, 65_537, 65_537), [range(0, 1, 1000), range(1000, 0, 1), range(1001, 1001, 64_536)]);
         assert_eq!(keep(0, 65_537, 65_537), [range(0, 0, 1), range(1, 1, 65_536)]);
         assert_eq!(keep(1000, 1, 1), [range(1000, 0, 1)]);
+    }
+
+    #[test]
+    fn ranges_lie_in_one_of_ours() {
+        let own = [range(0, 1000, 1), range(1, 100_000, 10), range(11, 300_000, 10)];
+        assert_eq!(along(&[range(0, 0, 15)], &own), [range(0, 0, 1), range(1, 1, 10), range(11, 11, 4)]);
+        assert_eq!(along(&[range(5, 2, 3)], &own), [range(5, 2, 3)]);
+        assert_eq!(along(&[range(5, 2, 3)], &[]), [range(5, 2, 3)]);
     }
 
     #[test]

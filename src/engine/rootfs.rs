@@ -12,7 +12,7 @@ use crate::state::container::{self, ContainerRecord, Phase, State};
 use crate::storage::overlay::Overlay;
 use crate::storage::volume::Volume;
 use crate::storage::{layer, tree};
-use crate::supervisor::acquire;
+use crate::supervisor::root;
 use crate::sys::{fd, fork, mount};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
@@ -62,17 +62,16 @@ pub fn open(engine: &Engine, record: &ContainerRecord) -> Result<Root> {
     {
         return Ok(running(status.pid, status.pid_start)?.into());
     }
-    let lower = match &record.spec.root {
+    match &record.spec.root {
         RootSource::Directory { path, overlay: false, .. } => return Ok(tree::open_directory(Path::new(path))?.into()),
-        RootSource::Directory { path, overlay: true, .. } => vec![PathBuf::from(path)],
         RootSource::Host => {
             return Err(Failure::new(Kind::Engine, "a container of the machine's own root keeps nothing when it ends")
                 .hint("look into it while it runs")
                 .into());
         }
-        RootSource::Image(_) | RootSource::Unset => layers(engine, record),
-    };
-    Root::of_mount(acquire::layered(&engine.layout, &engine.privilege, record, lower)?)
+        RootSource::Directory { overlay: true, .. } | RootSource::Image(_) | RootSource::Unset => {}
+    }
+    Root::of_mount(root::layered(&engine.layout, &engine.privilege, record)?)
 }
 
 /// The root of a running process. Its start time, read after the descriptor is had, tells that the pid is still its own.

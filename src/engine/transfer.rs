@@ -8,7 +8,7 @@ use crate::engine::rootfs::Root;
 use crate::engine::{Engine, create, rootfs};
 use crate::failure::{Failure, Kind};
 use crate::image::archive;
-use crate::model::user::IdRange;
+use crate::model::user::outside;
 use crate::state::container::ContainerRecord;
 use crate::storage::tar::BLOCK;
 use crate::storage::tar::read::{self, NoRaw, Reader};
@@ -248,8 +248,8 @@ fn receive(engine: &Engine, to: &Place, wish: Wish) -> Result<()> {
         Ok(found) => tree::open_in_root(found.as_fd(), b".", OFlag::O_RDONLY | OFlag::O_DIRECTORY),
         Err(error) => Err(error),
     };
-    let directory = directory
-        .map_err(|_| Failure::new(Kind::Engine, "destination must be a directory when copying from stdin"))?;
+    let directory =
+        directory.map_err(|_| Failure::new(Kind::Engine, "destination must be a directory when copying from stdin"))?;
     let (_, mut plain) = compress::decompress(std::io::stdin())?;
     let mut start = Vec::new();
     let read = plain.by_ref().take(BLOCK as u64).read_to_end(&mut start);
@@ -385,11 +385,9 @@ fn owner(to: &Place, wish: Wish) -> Result<Option<(u32, u32)>> {
     };
     let (passwd, group) = (read(b"etc/passwd"), read(b"etc/group"));
     let user = crate::bundle::user::resolve(record.spec.process.user.as_ref(), &[], &passwd, &group)?;
-    let outside = |map: &[IdRange], id: u32| {
-        let range = map.iter().find(|range| id >= range.inside && id - range.inside < range.size);
-        range.map_or(id, |range| range.outside + (id - range.inside))
-    };
-    Ok(Some((outside(&record.id_maps.uid, user.uid), outside(&record.id_maps.gid, user.gid))))
+    let maps = &record.id_maps;
+    let owner = outside(&maps.uid, user.uid).zip(outside(&maps.gid, user.gid));
+    owner.map(Some).with_context(|| format!("user {}:{} is not in the container's id maps", user.uid, user.gid))
 }
 
 #[cfg(test)]

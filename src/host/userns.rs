@@ -125,9 +125,14 @@ pub fn start_time(pid: i32) -> Option<u64> {
 
 /// The maps of the user namespace this process is in; empty in the initial one.
 pub fn current_maps() -> IdMaps {
-    let maps = IdMaps { uid: read_map("/proc/self/uid_map"), gid: read_map("/proc/self/gid_map") };
+    let maps = maps_of("/proc/self");
     let whole = |map: &[IdRange]| matches!(map, [IdRange { inside: 0, outside: 0, size: u32::MAX }]);
     if whole(&maps.uid) { IdMaps::default() } else { maps }
+}
+
+/// The maps of the user namespace of a process (`/proc/PID`), as ours numbers ids.
+pub fn maps_of(process: &str) -> IdMaps {
+    IdMaps { uid: read_map(&format!("{process}/uid_map")), gid: read_map(&format!("{process}/gid_map")) }
 }
 
 fn read_map(path: &str) -> Vec<IdRange> {

@@ -91,6 +91,9 @@ pub struct MountOptions {
     pub relabel: Option<Relabel>,
     /// `idmap` or `idmap=…`; empty maps: those of the container.
     pub idmap: Option<IdMaps>,
+    /// `idmap=uids=@…`: what files are mapped to are ids of the container, not of the host.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub idmap_relative: bool,
     /// `O`: a throw-away overlay over the source.
     pub overlay: Option<OverlayDirs>,
     /// `copy`/`nocopy`: whether a new volume begins with what the image has there.

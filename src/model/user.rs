@@ -73,6 +73,15 @@ pub struct IdMaps {
     pub gid: Vec<IdRange>,
 }
 
+/// An id of the container as its engine numbers it; without a map it is the same. `None`: the map has no place for it.
+pub fn outside(map: &[IdRange], id: u32) -> Option<u32> {
+    if map.is_empty() {
+        return Some(id);
+    }
+    let range = map.iter().find(|range| id >= range.inside && id - range.inside < range.size)?;
+    Some(range.outside + (id - range.inside))
+}
+
 /// `--userns`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

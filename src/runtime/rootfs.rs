@@ -284,8 +284,10 @@ impl MountStep {
             return Err(Fault::refused("only a procfs may be mounted on /proc"));
         }
         let target = self.target(root, is_directory(tree.as_fd())?)?;
-        if let Source::New { copy_up: true, .. } = self.source {
-            copyup::copy(target.as_fd(), tree.as_fd())?;
+        if let Source::New { copy_up: true, options, .. } = &self.source {
+            let given = |key: &CStr| options.iter().any(|(known, _)| known.as_c_str() == key);
+            let given = copyup::Given { mode: given(c"mode"), owner: given(c"uid") || given(c"gid") };
+            copyup::copy(target.as_fd(), tree.as_fd(), given)?;
         }
         self.change(tree.as_fd())?;
         mount::move_mount(tree.as_fd(), target.as_fd())?;

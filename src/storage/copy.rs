@@ -6,7 +6,7 @@ use crate::sys::xattr::{self, Of};
 use anyhow::{Context, Result};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fstatat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid};
@@ -24,8 +24,17 @@ pub struct Options<'a> {
     /// Owners that cannot be given, and devices that cannot be made, are passed over.
     pub lenient: bool,
     /// Turns each owner (uid, gid) into another; absent: they stay.
-    pub owner: Option<&'a dyn Fn(u32, u32) -> (u32, u32)>,
+    pub owner: Option<&'a dyn Fn(u32, u32) -> Result<(u32, u32)>>,
+    /// Contents that are worth it are not copied: the file refers to its original, as overlayfs does in a user namespace.
+    /// The source is then a merge of directories that are mounted as data-only layers together with the copy.
+    pub refers: bool,
+    /// The directories that the source merges, topmost first: contents are read from there, for the kernel shares them
+    /// between files of one file system only.
+    pub originals: &'a [OwnedFd],
 }
+
+/// Smaller contents take no more room than the attributes of a reference.
+const REFERENCE_MIN: i64 = 4096;
 
 /// What was copied before, by device and inode: where its first name is.
 type Links = HashMap<(u64, u64), PathBuf>;
@@ -97,7 +106,7 @@ impl Copy<'_> {
                 self.directory(from.as_fd(), to.as_fd(), path, links)?;
                 return directory_attributes(from.as_fd(), to.as_fd(), self.options);
             }
-            SFlag::S_IFREG => return self.file(pair, &stat),
+            SFlag::S_IFREG => return self.file(pair, &stat, path),
             SFlag::S_IFLNK => {
                 let link = nix::fcntl::readlinkat(source, name)?;
                 nix::unistd::symlinkat(link.as_os_str(), target, name)?;
@@ -122,24 +131,45 @@ impl Copy<'_> {
         Ok(())
     }
 
-    fn file(&self, pair: Pair<'_>, stat: &FileStat) -> Result<()> {
+    fn file(&self, pair: Pair<'_>, stat: &FileStat, path: &Path) -> Result<()> {
         let Pair { source, target, name } = pair;
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let from = File::from(nix::fcntl::openat(source, name, flags, Mode::empty())?);
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let to = File::from(nix::fcntl::openat(target, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-        copy_data(&from, &to, stat)?;
+        let refers = self.options.refers && stat.st_size > REFERENCE_MIN;
+        if refers {
+            to.set_len(stat.st_size as u64)?;
+        } else {
+            copy_data(self.original(path, stat).as_ref().unwrap_or(&from), &to, stat)?;
+        }
         self.owner(stat, |uid, gid| nix::unistd::fchown(&to, Some(uid), Some(gid)))?;
         nix::sys::stat::fchmod(&to, Mode::from_bits_truncate(stat.st_mode & 0o7777))?;
         self.attributes(Of::Fd(from.as_fd()), Of::Fd(to.as_fd()))?;
+        if refers {
+            let place = [b"/", path.as_os_str().as_bytes()].concat();
+            xattr::set(to.as_fd(), c"user.overlay.metacopy", b"")?;
+            xattr::set(to.as_fd(), c"user.overlay.redirect", &place)?;
+        }
         let (accessed, modified) = times(stat);
         nix::sys::stat::futimens(&to, &accessed, &modified)?;
         Ok(())
     }
 
+    /// The file that is seen at this path of a merge: the first there is, for what hides it would be found before it.
+    fn original(&self, path: &Path, stat: &FileStat) -> Option<File> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let found = self.options.originals.iter().find_map(|root| openat2(root, path, how).ok());
+        let found = File::from(found?);
+        let metadata = found.metadata().ok()?;
+        (metadata.is_file() && metadata.len() == stat.st_size as u64).then_some(found)
+    }
+
     fn owner(&self, stat: &FileStat, change: impl Fn(Uid, Gid) -> nix::Result<()>) -> Result<()> {
         let (uid, gid) = match self.options.owner {
-            Some(owner) => owner(stat.st_uid, stat.st_gid),
+            Some(owner) => owner(stat.st_uid, stat.st_gid)?,
             None => (stat.st_uid, stat.st_gid),
         };
         match change(Uid::from_raw(uid), Gid::from_raw(gid)) {
@@ -151,7 +181,12 @@ impl Copy<'_> {
     fn attributes(&self, source: Of<'_>, target: Of<'_>) -> Result<()> {
         for name in xattr::list_of(source)? {
             let name = CString::new(name)?;
-            if let Some(value) = xattr::get_of(source, &name)? {
+            if let Some(mut value) = xattr::get_of(source, &name)? {
+                if name.to_bytes().starts_with(b"system.posix_acl_")
+                    && let Some(owner) = self.options.owner
+                {
+                    move_access_list(&mut value, owner)?;
+                }
                 match xattr::set_of(target, &name, &value) {
                     // Labels and what only the machine's root may set are not worth failing for.
                     Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOTSUP)) => {}
@@ -161,6 +196,22 @@ impl Copy<'_> {
         }
         Ok(())
     }
+}
+
+/// The users and groups of a POSIX access list (`struct posix_acl_xattr_entry`: tag, permissions, id; version 2).
+fn move_access_list(list: &mut [u8], owner: &dyn Fn(u32, u32) -> Result<(u32, u32)>) -> Result<()> {
+    const USER: [u8; 2] = 2u16.to_le_bytes();
+    const GROUP: [u8; 2] = 8u16.to_le_bytes();
+    for entry in list.get_mut(4..).unwrap_or_default().chunks_exact_mut(8) {
+        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let moved = match [entry[0], entry[1]] {
+            USER => owner(id, 0)?.0,
+            GROUP => owner(0, id)?.1,
+            _ => continue,
+        };
+        entry[4..].copy_from_slice(&moved.to_le_bytes());
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy)]

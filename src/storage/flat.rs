@@ -39,7 +39,7 @@ fn make(container: &Path, merged: &Overlay<'_>, lenient: bool) -> Result<()> {
     remove::tree(&staging)?;
     std::fs::DirBuilder::new().mode(0o700).create(&staging).with_context(|| format!("make {}", staging.display()))?;
     let target = tree::open_directory(&staging)?;
-    let options = copy::Options { lenient, owner: None };
+    let options = copy::Options { lenient, ..copy::Options::default() };
     copy::content(source.as_fd(), target.as_fd(), options)?;
     copy::directory_attributes(source.as_fd(), target.as_fd(), options)?;
     file::rename_new(&staging, &path(container)).context("name the copy")

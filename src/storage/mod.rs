@@ -8,6 +8,7 @@ pub mod copy;
 pub mod diff;
 pub mod flat;
 pub mod layer;
+pub mod mapped;
 pub mod overlay;
 pub mod pack;
 pub mod pipe;

@@ -22,6 +22,8 @@ const STRING_MAX: usize = 255;
 pub struct Overlay<'a> {
     /// Directories that are only read, topmost first. At least one.
     pub lower: Vec<PathBuf>,
+    /// Directories of which only contents are read, by references in those above, topmost first.
+    pub data: Vec<PathBuf>,
     /// Where changes go; absent: there can be none.
     pub upper: Option<Upper>,
     /// Give up that the upper directory outlives a crash: no sync at unmount (`--rm`). It cannot be mounted again.
@@ -79,12 +81,13 @@ impl Overlay<'_> {
     /// # Errors
     /// [`is_unsupported`] tells whether the file system cannot carry an overlay at all.
     pub fn mount(&self) -> Result<OwnedFd> {
-        if let ([single], None) = (self.lower.as_slice(), &self.upper) {
+        if let ([single], [], None) = (self.lower.as_slice(), self.data.as_slice(), &self.upper) {
             return self.bind(single);
         }
         let lower = self.lower.iter().map(|path| self.open_lower(path)).collect::<Result<Vec<_>>>()?;
         let context = mount::fsopen(c"overlay").map_err(explain_missing)?;
         let plus = lower.iter().try_for_each(|lower| add_lower(context.as_fd(), lower));
+        let plus = plus.and_then(|()| self.data.iter().try_for_each(|path| add_data(context.as_fd(), path)));
         match plus {
             Ok(()) => {}
             // An option nobody knew before 6.5, or a path that is too long for a string.
@@ -169,7 +172,13 @@ impl Overlay<'_> {
                 }
             }
         }
-        let joined = names.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b':');
+        let mut joined = names.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b':');
+        for path in &self.data {
+            let directory = tree::open_directory(path)?;
+            joined.extend_from_slice(b"::");
+            joined.extend_from_slice(fd_path(&directory)?.as_bytes());
+            open.push(directory);
+        }
         let joined = CString::new(joined)?;
         if joined.as_bytes().len() > STRING_MAX {
             return self.mount_by_name(&joined);
@@ -257,6 +266,13 @@ fn add_lower(context: BorrowedFd<'_>, lower: &Lower) -> std::io::Result<()> {
         return Err(std::io::Error::from_raw_os_error(libc::ENAMETOOLONG));
     }
     mount::fsconfig_string(context, c"lowerdir+", &lower.path)
+}
+
+fn add_data(context: BorrowedFd<'_>, path: &Path) -> std::io::Result<()> {
+    if path.as_os_str().len() > STRING_MAX {
+        return Err(std::io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    mount::fsconfig_string(context, c"datadir+", &CString::new(path.as_os_str().as_bytes())?)
 }
 
 fn here() -> BorrowedFd<'static> {

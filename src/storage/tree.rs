@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Open a directory of the store itself.
@@ -40,15 +41,19 @@ pub fn create_in_root(root: BorrowedFd<'_>, path: &[u8], flags: OFlag, mode: Mod
     Err(Errno::EAGAIN)
 }
 
-/// Give a file or directory and all below it to an owner, links themselves and not what they lead to.
+/// Give a file or directory and all below it to an owner, links themselves and not what they lead to. One that is theirs
+/// is left with all below it; it becomes theirs last, so that whoever is cut off begins anew.
 pub fn give(path: &Path, owner: (u32, u32)) -> Result<()> {
     let context = || format!("change the owner of {}", path.display());
     let (uid, gid) = (Some(owner.0.into()), Some(owner.1.into()));
-    nix::unistd::fchownat(nix::fcntl::AT_FDCWD, path, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).with_context(context)?;
-    if std::fs::symlink_metadata(path).with_context(context)?.is_dir() {
+    let metadata = std::fs::symlink_metadata(path).with_context(context)?;
+    if (metadata.uid(), metadata.gid()) == owner {
+        return Ok(());
+    }
+    if metadata.is_dir() {
         give_content(open_directory(path)?, owner).with_context(context)?;
     }
-    Ok(())
+    nix::unistd::fchownat(nix::fcntl::AT_FDCWD, path, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).with_context(context)
 }
 
 fn give_content(directory: OwnedFd, owner: (u32, u32)) -> nix::Result<()> {

@@ -238,7 +238,7 @@ impl Volume {
                 tree::open_in_root(place.rootfs, place.target.as_bytes(), OFlag::O_RDONLY | OFlag::O_DIRECTORY);
             match source {
                 Ok(source) => {
-                    let options = copy::Options { lenient: place.lenient, owner: None };
+                    let options = copy::Options { lenient: place.lenient, ..copy::Options::default() };
                     if volume.needs_copy_up && place.copy {
                         copy::content(source.as_fd(), data.as_fd(), options)
                             .with_context(|| format!("fill volume {} with the image's {}", self.name, place.target))?;

@@ -8,23 +8,22 @@ use super::confinement;
 use super::etc;
 use super::limit;
 use super::notify::Notify;
+use super::root::root;
 use super::source;
 use crate::bundle::{self, Facts, mount::Prepared, user};
 use crate::failure::{Explain, Failure, Kind};
 use crate::host::{device, userns::Privilege};
-use crate::model::container::{ContainerSpec, NamespaceMode, RootSource};
+use crate::model::container::{ContainerSpec, NamespaceMode};
 use crate::model::id::Id;
 use crate::model::network::NetworkMode;
 use crate::model::resource::CgroupsMode;
-use crate::model::user::{IdMaps, IdRange};
 use crate::network::attach::{self, Attached};
 use crate::network::conf;
 use crate::runtime::cgroup::{self, Cgroup, Manager};
-use crate::runtime::idmap;
 use crate::runtime::plan::{self, Plan, PlanOptions};
 use crate::state::container::{self, ContainerRecord, State};
 use crate::state::layout::Layout;
-use crate::storage::{flat, layer, overlay, skeleton, tree};
+use crate::storage::tree;
 use crate::sys::{fd, mount};
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
@@ -35,7 +34,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// An image's passwd or group larger than this is nobody's (CVE-2024-9676).
 const ACCOUNT_FILE_LIMIT: u64 = 1 << 20;
@@ -88,8 +87,11 @@ pub fn acquire(request: &Request<'_>, intend: &mut dyn FnMut(&Attachments) -> Re
     let machine = (!sources.is_empty()).then(|| File::open("/")).transpose().context("open /")?;
     let seen = machine.as_ref().map_or(rootfs.as_fd(), AsFd::as_fd);
     let hosts_file = spec.network.hosts_file.as_deref().or(conf::get()?.hosts_file.as_deref());
-    let accounts = Accounts::read(seen, hosts_file == Some("image"))?;
-    let user = accounts.resolve(spec)?;
+    let mut accounts = Accounts::read(seen, hosts_file == Some("image"))?;
+    accounts.added = etc::host_accounts(request, &accounts.passwd).kind(Kind::NotExecutable)?;
+    accounts.passwd.push_str(&accounts.added);
+    // podman's code for a user that is not there.
+    let user = accounts.resolve(spec).kind(Kind::NotExecutable)?;
     if machine.is_none() {
         work_directory(request, rootfs.as_fd(), &user)?;
     }
@@ -186,68 +188,6 @@ fn cgroup(request: &Request<'_>, oci: &Spec) -> Result<Option<Cgroup>> {
     Cgroup::create(&wanted).map(Some)
 }
 
-/// The root file system as a detached mount, and what of it is mounted apart.
-fn root(request: &Request<'_>) -> Result<(OwnedFd, Vec<(Prepared, OwnedFd)>)> {
-    let (layout, record) = (request.layout, request.record);
-    let lower = match &record.spec.root {
-        RootSource::Host => return source::machine(request),
-        // The host's own root comes without what is mounted below it: its procfs is not the container's.
-        RootSource::Directory { path, overlay: false, .. } => {
-            return Ok((clone_path(Path::new(path), path != "/")?, Vec::new()));
-        }
-        RootSource::Directory { path, overlay: true, .. } => vec![PathBuf::from(path)],
-        RootSource::Image(_) | RootSource::Unset => {
-            record.layers.iter().rev().map(|hex| layer::diff_path(layout, hex)).collect()
-        }
-    };
-    Ok((layered(layout, request.privilege, record, lower)?, Vec::new()))
-}
-
-/// The container's overlay over these directories, topmost first: while it runs, and to look into it when it does not.
-pub fn layered(
-    layout: &Layout,
-    privilege: &Privilege,
-    record: &ContainerRecord,
-    lower: Vec<PathBuf>,
-) -> Result<OwnedFd> {
-    let mapped = bundle::has_user_namespace(record) && !privilege.rootless;
-    let namespace = mapped.then(|| kernel_maps(&record.id_maps).namespace()).transpose();
-    let namespace = namespace.context("make a user namespace for the id maps")?;
-    let directory = layout.container(&record.id);
-    let mut overlay = overlay::Overlay {
-        lower,
-        upper: Some(overlay::Upper::under(&directory)),
-        // Nobody reads the upper directory of a container that goes with its process after a crash.
-        volatile: record.spec.lifecycle.remove,
-        userxattr: privilege.rootless,
-        read_only: false,
-        idmap: namespace.as_ref().map(AsFd::as_fd),
-    };
-    // Its files have the engine's owners: where the container's are others, the places are made in the container.
-    if matches!(record.spec.root, RootSource::Image(_)) && !bundle::has_user_namespace(record) {
-        overlay.lower.push(skeleton::provide(layout)?);
-    }
-    match overlay.mount() {
-        Err(error) if overlay::is_unsupported(&error) => {
-            overlay.upper = None;
-            overlay.read_only = true;
-            // Why there was no overlay is of interest only if there is no copy either.
-            flat::mount(&directory, &overlay, privilege.single).map_err(|second| second.context(error))
-        }
-        mounted => mounted,
-    }
-}
-
-/// The record's maps as the runtime writes them.
-fn kernel_maps(maps: &IdMaps) -> idmap::IdMaps {
-    let ranges = |list: &[IdRange]| {
-        list.iter()
-            .map(|range| idmap::Range { inside: range.inside, outside: range.outside, size: range.size })
-            .collect()
-    };
-    idmap::IdMaps { uid: ranges(&maps.uid), gid: ranges(&maps.gid) }
-}
-
 /// A detached copy of the mount at a path of the host.
 pub(super) fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
     let text = CString::new(path.as_os_str().as_bytes())?;
@@ -258,6 +198,8 @@ pub(super) fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
 pub(super) struct Accounts {
     /// Text of /etc/passwd; empty when there is none.
     pub passwd: String,
+    /// What of it is the host's, at its end: `--hostuser` and keep-id.
+    pub added: String,
     /// Text of /etc/group; empty when there is none.
     pub group: String,
     /// Text of /etc/hosts, for `--hosts-file image`.
@@ -269,6 +211,7 @@ impl Accounts {
     pub fn read(rootfs: BorrowedFd<'_>, hosts: bool) -> Result<Accounts> {
         Ok(Accounts {
             passwd: read_inside(rootfs, "etc/passwd")?,
+            added: String::new(),
             group: read_inside(rootfs, "etc/group")?,
             hosts: if hosts { read_inside(rootfs, "etc/hosts")? } else { String::new() },
         })
@@ -280,7 +223,7 @@ impl Accounts {
 }
 
 /// The text of a small regular file inside; empty when it is not there. A fifo, device or huge file is refused.
-fn read_inside(rootfs: BorrowedFd<'_>, path: &str) -> Result<String> {
+pub fn read_inside(rootfs: BorrowedFd<'_>, path: &str) -> Result<String> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = match tree::open_in_root(rootfs, path.as_bytes(), flags) {
         Ok(file) => File::from(file),

@@ -5,13 +5,13 @@
 //! by a path inside a root file system (CVE-2025-24965).
 
 use super::acquire::{Accounts, Request, clone_path};
-use super::source::{ours, outside};
+use super::source::ours;
 use crate::bundle::mount::Prepared;
 use crate::bundle::user::{Resolved, accounts};
 use crate::failure::{Failure, Kind};
 use crate::model::mount::{Mount, MountSource};
 use crate::model::network::NetworkMode;
-use crate::model::user::UserNamespace;
+use crate::model::user::{IdMaps, UserNamespace, outside};
 use crate::network::attach::Attached;
 use crate::network::conf;
 use crate::state::file::{self, Durability};
@@ -50,13 +50,7 @@ pub(super) fn files(request: &Request<'_>, inside: &Inside<'_>) -> Result<Vec<(P
         }
         let name = target.rsplit('/').next().unwrap_or(target).trim_start_matches('.');
         let path = request.layout.running(&request.record.id).join(name);
-        write(&path, &content)?;
-        let maps = &request.record.id_maps;
-        if !maps.uid.is_empty() {
-            // They are root's inside; where nobody is root there, they stay ours.
-            let owner = (outside(&maps.uid, 0), outside(&maps.gid, 0));
-            let _ = std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1));
-        }
+        write(&path, &content, root_of(&request.record.id_maps))?;
         list.push((ours(target, &path, spec.read_only && target != "/etc/hosts"), clone_path(&path, false)?));
         Ok(())
     };
@@ -76,10 +70,20 @@ pub(super) fn files(request: &Request<'_>, inside: &Inside<'_>) -> Result<Vec<(P
 }
 
 /// World readable, whatever the umask: they are read by the container's user.
-fn write(path: &Path, content: &[u8]) -> Result<()> {
+fn write(path: &Path, content: &[u8], owner: Option<(u32, u32)>) -> Result<()> {
     file::replace(path, content, Durability::Volatile)
         .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)))
-        .with_context(|| format!("write {}", path.display()))
+        .with_context(|| format!("write {}", path.display()))?;
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))
+            .with_context(|| format!("give {} to the container's root", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Who is root inside; `None`: who we are, or nobody is.
+fn root_of(maps: &IdMaps) -> Option<(u32, u32)> {
+    if maps.uid.is_empty() { None } else { outside(&maps.uid, 0).zip(outside(&maps.gid, 0)) }
 }
 
 /// Built on the host's file, as podman's (containers.conf(5), base_hosts_file).
@@ -128,31 +132,42 @@ fn container_env(request: &Request<'_>) -> String {
     )
 }
 
-/// The image's passwd with a line for the user, and those of `--hostuser`; `None` when it needs none.
+/// Lines of passwd(5) for the host's users that are asked for.
+pub(super) fn host_accounts(request: &Request<'_>, image: &str) -> Result<String> {
+    let wanted = &request.record.spec.process.host_users;
+    if wanted.is_empty() {
+        return Ok(String::new());
+    }
+    let host = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut text = if image.is_empty() || image.ends_with('\n') { String::new() } else { "\n".to_owned() };
+    for wanted in wanted {
+        let found = accounts(&host).find(|account| account.name == wanted || account.uid.to_string() == *wanted);
+        let Some(found) = found else {
+            return Err(Failure::new(Kind::Engine, format!("looking up user: unknown user {wanted}")).into());
+        };
+        let home = home(request, found.home);
+        text.push_str(&format!("{0}:*:{1}:{2}:{0}:{home}:/bin/sh\n", found.name, found.uid, found.gid));
+    }
+    Ok(text)
+}
+
+/// A host user's home: their own if it is mounted, else where they work.
+fn home<'a>(request: &'a Request<'_>, own: &'a str) -> &'a str {
+    let spec = &request.record.spec;
+    let is_mounted = |mount: &Mount| mount.target != "/" && Path::new(own).starts_with(&mount.target);
+    if spec.mounts.iter().any(is_mounted) { own } else { spec.process.workdir.as_deref().unwrap_or("/") }
+}
+
+/// The image's passwd with a line for the user, and those of the host's; `None` when it needs none.
 fn passwd(request: &Request<'_>, inside: &Inside<'_>) -> Option<String> {
     let process = &request.record.spec.process;
     let mut text = inside.accounts.passwd.clone();
-    let mut changed = false;
-    let mut line = |added: &str| {
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str(added);
-        text.push('\n');
-        changed = true;
-    };
-    for name in &process.host_users {
-        let host = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        if let Some(found) = host.lines().find(|line| line.split(':').next() == Some(name)) {
-            line(found);
-        }
-    }
+    let mut changed = !inside.accounts.added.is_empty();
     let user = inside.user;
     let own_name = own_name(request)
         .filter(|name| !accounts(&text).any(|account| account.name == *name))
         .unwrap_or_else(|| user.uid.to_string());
-    let by_host_user = accounts(&text).any(|account| account.uid == user.uid);
-    if !user.known && !by_host_user && user.uid != 0 {
+    if !user.known && user.uid != 0 {
         let home = request.record.spec.process.workdir.as_deref().unwrap_or("/");
         let entry = match &process.passwd_entry {
             Some(template) => template

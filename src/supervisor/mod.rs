@@ -12,6 +12,7 @@ pub mod log;
 pub mod message;
 mod notify;
 pub mod relay;
+pub mod root;
 pub mod serve;
 pub mod source;
 mod status;

@@ -4,12 +4,14 @@
 //! the caller's home. What is named inside a volume or image is resolved below it and never out of it.
 
 use super::acquire::{Request, clone_path, running_pid};
+use super::root::map_namespace;
 use crate::bundle::mount::{INIT_PATH, Prepared};
 use crate::bundle::user::Resolved;
 use crate::failure::{Failure, Kind};
 use crate::model::container::NamespaceMode;
 use crate::model::mount::{Mount, MountOptions, MountSource, OverlayDirs};
-use crate::model::user::IdRange;
+use crate::model::user::{IdMaps, IdRange, outside};
+use crate::storage::mapped::{self, Lower};
 use crate::storage::volume::{self, Volume};
 use crate::storage::{overlay, tree};
 use crate::sys::mount;
@@ -45,17 +47,53 @@ pub(super) fn all(request: &Request<'_>, rootfs: BorrowedFd<'_>, user: &Resolved
     }
     for wanted in &spec.mounts {
         if let Some((source, recursive, descriptor)) = open(request, wanted, rootfs, user)? {
-            let prepared = Prepared {
-                target: wanted.target.clone(),
-                source,
-                options: wanted.options.clone(),
-                recursive,
-                asked: true,
-            };
+            let mut options = wanted.options.clone();
+            options.idmap = idmap(request, &wanted.options)?;
+            let prepared = Prepared { target: wanted.target.clone(), source, options, recursive, asked: true };
             list.push((prepared, descriptor));
         }
     }
     Ok(list)
+}
+
+/// Ids of the source's files and what they are on the host; `None`: they are the same.
+fn idmap(request: &Request<'_>, options: &MountOptions) -> Result<Option<IdMaps>> {
+    let (Some(maps), own) = (&options.idmap, &request.record.id_maps) else { return Ok(None) };
+    let maps = match (maps.uid.is_empty(), options.idmap_relative) {
+        (true, _) => own.clone(),
+        (false, false) => maps.clone(),
+        (false, true) => IdMaps { uid: through(&maps.uid, &own.uid)?, gid: through(&maps.gid, &own.gid)? },
+    };
+    if maps.uid.is_empty() {
+        return Ok(None);
+    }
+    if request.privilege.rootless {
+        return Err(Failure::new(Kind::Engine, "option idmap: the kernel lets only root map the owners of a mount")
+            .hint("give the files to the container's user with `U`, or choose whose they are with --userns keep-id")
+            .into());
+    }
+    Ok(Some(maps))
+}
+
+/// Ranges that lead to ids of the container, leading to what these are outside.
+fn through(ranges: &[IdRange], own: &[IdRange]) -> Result<Vec<IdRange>> {
+    ranges
+        .iter()
+        .map(|range| {
+            let (first, last) = (outside(own, range.outside), outside(own, range.outside + (range.size - 1)));
+            match (first, last) {
+                (Some(first), Some(last)) if last - first == range.size - 1 => Ok(IdRange { outside: first, ..*range }),
+                _ => Err(Failure::new(
+                    Kind::Engine,
+                    format!(
+                        "option idmap: ids {} and following are not in one range of the container's map",
+                        range.outside
+                    ),
+                )
+                .into()),
+            }
+        })
+        .collect()
 }
 
 /// The path of our own binary. This process may have been started from a detached mount of it, which has no path: then
@@ -93,14 +131,11 @@ fn open(
                 .map(Some);
         }
         MountSource::Image { reference, subpath } => {
-            let descriptor = image(request, reference)?;
+            let descriptor = image(request, wanted, reference)?;
             let descriptor = match subpath {
                 None => descriptor,
-                Some(subpath) => {
-                    let inside = open_below(descriptor.as_fd(), subpath)?;
-                    mount::clone_tree(inside.as_fd(), c"", true)
-                        .with_context(|| format!("bind {subpath} of {reference}"))?
-                }
+                Some(subpath) => part(request, descriptor.as_fd(), subpath)
+                    .with_context(|| format!("bind {subpath} of {reference}"))?,
             };
             return Ok(Some((PathBuf::from(reference), true, descriptor)));
         }
@@ -136,7 +171,7 @@ fn volume(
         rootfs,
         target: &wanted.target,
         copy: wanted.options.copy != Some(false),
-        user: (outside(&request.record.id_maps.uid, user.uid), outside(&request.record.id_maps.gid, user.gid)),
+        user: owner(request, user)?,
         lenient: request.privilege.single,
     };
     found.first_use(layout, &place)?;
@@ -144,8 +179,7 @@ fn volume(
     let descriptor = match subpath {
         None => mounted,
         Some(subpath) => {
-            let inside = open_below(mounted.as_fd(), subpath)?;
-            mount::clone_tree(inside.as_fd(), c"", true).with_context(|| format!("bind {subpath} of volume {name}"))?
+            part(request, mounted.as_fd(), subpath).with_context(|| format!("bind {subpath} of volume {name}"))?
         }
     };
     let source = Volume::data(layout, name);
@@ -153,10 +187,11 @@ fn volume(
     Ok((source, false, descriptor))
 }
 
-/// An id of the container as the store numbers it.
-pub(super) fn outside(map: &[IdRange], id: u32) -> u32 {
-    let range = map.iter().find(|range| id >= range.inside && id - range.inside < range.size);
-    range.map_or(id, |range| range.outside + (id - range.inside))
+/// The container's user as the store numbers it.
+fn owner(request: &Request<'_>, user: &Resolved) -> Result<(u32, u32)> {
+    let maps = &request.record.id_maps;
+    let owner = outside(&maps.uid, user.uid).zip(outside(&maps.gid, user.gid));
+    owner.with_context(|| format!("user {}:{} is not in the container's id maps", user.uid, user.gid))
 }
 
 /// The path of a bind, which must be there or be made.
@@ -186,9 +221,7 @@ fn finish(
     source: &Path,
 ) -> Result<OwnedFd> {
     if wanted.options.chown {
-        let maps = &request.record.id_maps;
-        let owner = (outside(&maps.uid, user.uid), outside(&maps.gid, user.gid));
-        tree::give(source, owner).context("give the files to the container's user (U)")?;
+        tree::give(source, owner(request, user)?).context("give the files to the container's user (U)")?;
     }
     match &wanted.options.overlay {
         None => Ok(descriptor),
@@ -196,10 +229,15 @@ fn finish(
     }
 }
 
-/// A throw-away overlay over a directory, kept below the container's own.
-fn over(request: &Request<'_>, wanted: &Mount, directories: &OverlayDirs, source: &Path) -> Result<OwnedFd> {
+/// Where the throw-away overlay of a mount is kept: below the container's own.
+fn overlay_base(request: &Request<'_>, wanted: &Mount) -> PathBuf {
     let name: String = wanted.target.chars().map(|c| if c == '/' { '-' } else { c }).collect();
-    let base = request.layout.container(&request.record.id).join("overlays").join(name);
+    request.layout.container(&request.record.id).join("overlays").join(name)
+}
+
+/// A throw-away overlay over a directory.
+fn over(request: &Request<'_>, wanted: &Mount, directories: &OverlayDirs, source: &Path) -> Result<OwnedFd> {
+    let base = overlay_base(request, wanted);
     let upper = directories.upper.clone().map_or_else(|| base.join("upper"), PathBuf::from);
     let work = directories.work.clone().map_or_else(|| base.join("work"), PathBuf::from);
     if directories.upper.is_none() {
@@ -220,19 +258,69 @@ fn over(request: &Request<'_>, wanted: &Mount, directories: &OverlayDirs, source
     .with_context(|| format!("overlay {}", source.display()))
 }
 
-/// An image's root, read-only.
-fn image(request: &Request<'_>, reference: &str) -> Result<OwnedFd> {
+/// An image's root: read-only, or under a throw-away overlay, for the layers are everybody's.
+fn image(request: &Request<'_>, wanted: &Mount, reference: &str) -> Result<OwnedFd> {
     let found = crate::image::store::resolve(request.layout, reference)?
         .ok_or_else(|| Failure::new(Kind::Engine, format!("{reference}: image not known")))?;
-    let lower = found.layers().iter().rev().map(|hex| crate::storage::layer::diff_path(request.layout, hex)).collect();
-    overlay::Overlay { lower, userxattr: request.privilege.rootless, read_only: true, ..overlay::Overlay::default() }
+    let maps = &request.record.id_maps;
+    let Lower { layers: lower, data } = mapped::lower(request.layout, request.privilege, &found.layers(), maps)?;
+    let namespace = map_namespace(request.privilege, request.record)?;
+    let idmap = namespace.as_ref().map(AsFd::as_fd);
+    let userxattr = request.privilege.rootless;
+    let upper = if wanted.options.read_only { None } else { Some(throw_away(request, wanted, lower.first())?) };
+    let volatile = upper.is_some();
+    overlay::Overlay { lower, data, upper, idmap, userxattr, volatile, read_only: wanted.options.read_only }
         .mount()
         .with_context(|| format!("mount image {reference}"))
 }
 
-fn open_below(root: BorrowedFd<'_>, subpath: &str) -> Result<OwnedFd> {
-    tree::open_in_root(root, subpath.trim_start_matches('/').as_bytes(), OFlag::O_PATH)
-        .with_context(|| format!("open subpath {subpath}"))
+/// An empty upper directory, that belongs to whom the image's root does.
+fn throw_away(request: &Request<'_>, wanted: &Mount, top: Option<&PathBuf>) -> Result<overlay::Upper> {
+    let base = overlay_base(request, wanted);
+    // Not by several threads: this process is about to fork.
+    match std::fs::remove_dir_all(&base) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", base.display()));
+        }
+        _ => {}
+    }
+    std::fs::create_dir_all(&base).with_context(|| format!("make {}", base.display()))?;
+    let upper = overlay::Upper::under(&base);
+    let maps = &request.record.id_maps;
+    let owner = if request.privilege.rootless { None } else { outside(&maps.uid, 0).zip(outside(&maps.gid, 0)) };
+    upper.create(top.context("the image has no layers")?, owner)?;
+    Ok(upper)
+}
+
+/// A copy of what a detached mount has at this path, links followed inside of it only.
+///
+/// Before Linux 6.15 only what is attached somewhere can be cloned: a child attaches it in a mount namespace of its own,
+/// where nobody sees it, and sends the copy back.
+fn part(request: &Request<'_>, whole: BorrowedFd<'_>, subpath: &str) -> Result<OwnedFd> {
+    let place = request.layout.running(&request.record.id);
+    let subpath = subpath.trim_start_matches('/').as_bytes();
+    let (here, there) = crate::sys::fd::channel()?;
+    let child = crate::sys::fork::in_child(|| {
+        let clone = || -> std::io::Result<()> {
+            use nix::mount::{MsFlags, mount as attach};
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+            attach(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+            // Opened here: the directory as this namespace has it.
+            let place = tree::open_directory(&place).map_err(std::io::Error::other)?;
+            mount::move_mount(whole, place.as_fd())?;
+            let inside = tree::open_in_root(whole, subpath, OFlag::O_PATH)?;
+            let part = mount::clone_tree(inside.as_fd(), c"", true)?;
+            crate::sys::fd::send(there.as_fd(), b"x", Some(part.as_fd()))
+        };
+        clone().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO))
+    })?;
+    match nix::sys::wait::waitpid(child, None)? {
+        nix::sys::wait::WaitStatus::Exited(_, 0) => {}
+        nix::sys::wait::WaitStatus::Exited(_, code) => return Err(std::io::Error::from_raw_os_error(code).into()),
+        _ => anyhow::bail!("the process that was to do it is gone"),
+    }
+    let (_, descriptor) = crate::sys::fd::receive(here.as_fd(), &mut [0])?;
+    descriptor.context("nothing was sent")
 }
 
 /// Make a directory inside with its parents, each step on a descriptor, links followed inside only (CVE-2026-55686).

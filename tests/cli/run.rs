@@ -143,7 +143,7 @@ both! {
         assert_eq!(run_with(&env, &["-u", "user"], &id).ok(), "1000\n1000\n1000 2000\n/home/user");
         assert_eq!(run_with(&env, &["-u", "7:8"], &id).ok(), "7\n8\n8\n/");
         assert_eq!(run_with(&env, &["-u", "user:extra", "--group-add", "9"], &["id", "-G"]).ok(), "2000 9");
-        let refusal = run_with(&env, &["-u", "nobody-here"], &id).fails(125);
+        let refusal = run_with(&env, &["-u", "nobody-here"], &id).fails(126);
         assert!(refusal.contains("nobody-here"), "{refusal}");
     }
 

@@ -2,5 +2,7 @@
 //! implementation does instead, and how it was seen to fail one.
 
 mod confine;
+mod engine_mounts;
+mod engine_users;
 mod runtime;
 mod selftest;

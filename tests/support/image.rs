@@ -13,19 +13,22 @@ pub(crate) const BUSYBOX: &str = "localhost/busybox:latest";
 /// A layer under construction.
 pub(crate) struct Layer {
     tar: tar::Builder<Vec<u8>>,
+    owner: (u64, u64),
 }
 
 impl Layer {
     pub(crate) fn new() -> Layer {
         let mut tar = tar::Builder::new(Vec::new());
         tar.mode(tar::HeaderMode::Deterministic);
-        Layer { tar }
+        Layer { tar, owner: (0, 0) }
     }
 
     fn append(mut self, path: &str, kind: tar::EntryType, mode: u32, link: Option<&str>, bytes: &[u8]) -> Layer {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
+        header.set_uid(self.owner.0);
+        header.set_gid(self.owner.1);
         header.set_size(bytes.len() as u64);
         header.set_mtime(1_700_000_000);
         let path = path.trim_start_matches('/');
@@ -34,6 +37,12 @@ impl Layer {
             None => self.tar.append_data(&mut header, path, bytes),
         }
         .expect("add to a layer");
+        self
+    }
+
+    /// What is added from here on belongs to them.
+    pub(crate) fn owned(mut self, uid: u64, gid: u64) -> Layer {
+        self.owner = (uid, gid);
         self
     }
 

@@ -98,6 +98,10 @@ fn root(word: &str, directory: bool, around: &Surroundings) -> Result<RootSource
         }
         _ => (word, ""),
     };
+    ensure!(
+        !options.contains("idmap="),
+        "rootfs {word:?}: `idmap` takes no maps here: the container's own are used (--uidmap, --userns)"
+    );
     let path = around.absolute(path);
     let is_directory = std::fs::metadata(&path).with_context(|| format!("rootfs {path:?}"))?.is_dir();
     ensure!(is_directory, "rootfs {path:?}: not a directory");

@@ -76,7 +76,9 @@ impl Reader {
             }
             ("idmap", value) => {
                 self.once("'idmap'")?;
-                self.options.idmap = Some(idmap(value.unwrap_or_default())?);
+                let (maps, relative) = idmap(value.unwrap_or_default())?;
+                self.options.idmap = Some(maps);
+                self.options.idmap_relative = relative;
             }
             (
                 "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable",
@@ -111,9 +113,10 @@ impl Reader {
     }
 }
 
-/// `uids=HOST-CONTAINER-SIZE#…;gids=…`; empty: the container's own maps.
-fn idmap(text: &str) -> Result<IdMaps> {
+/// `uids=FROM-TO-SIZE#…;gids=…`; empty: the container's own maps. With `@` before them they lead to the container's ids.
+fn idmap(text: &str) -> Result<(IdMaps, bool)> {
     let mut maps = IdMaps::default();
+    let mut relative = None;
     for part in text.split(';').filter(|part| !part.is_empty()) {
         let (key, ranges) = part.split_once('=').ok_or_else(|| anyhow!("invalid idmap option {part:?}"))?;
         let field = match key {
@@ -122,8 +125,14 @@ fn idmap(text: &str) -> Result<IdMaps> {
             _ => bail!("unrecognized field {key:?} for idmap"),
         };
         for range in ranges.split('#') {
-            // `@` says that the first number is relative to the container's own map.
-            let range = range.strip_prefix('@').unwrap_or(range);
+            let (is_relative, range) = match range.strip_prefix('@') {
+                Some(range) => (true, range),
+                None => (false, range),
+            };
+            ensure!(
+                *relative.get_or_insert(is_relative) == is_relative,
+                "invalid idmap option {text:?}: `@` stands before all ranges or before none"
+            );
             let numbers: Vec<u32> = range
                 .split('-')
                 .map(|number| number.parse::<u32>())
@@ -132,10 +141,12 @@ fn idmap(text: &str) -> Result<IdMaps> {
             let [inside, outside, size] = numbers[..] else {
                 bail!("invalid idmap option {range:?}: write it as FROM-TO-SIZE");
             };
+            let fits = |first: u32| first.checked_add(size).is_some();
+            ensure!(size > 0 && fits(inside) && fits(outside), "invalid idmap option {range:?}: no such ids");
             field.push(IdRange { inside, outside, size });
         }
     }
-    Ok(maps)
+    Ok((maps, relative.unwrap_or(false)))
 }
 
 #[cfg(test)]
@@ -158,10 +169,20 @@ mod tests {
         assert_eq!((options.noexec, options.copy), (Some(true), Some(false)));
         assert_eq!(options.propagation.as_deref(), Some("rslave"));
         assert_eq!(read("O,upperdir=/u,workdir=/w").unwrap().overlay.unwrap().upper.as_deref(), Some("/u"));
+        assert!(read("idmap=uids=@0-1-10;gids=@0-1-10").unwrap().idmap_relative);
         assert_eq!(read("idmap=uids=0-1-10#10-11-10;gids=0-1-10").unwrap().idmap.unwrap().uid.len(), 2);
-        for words in
-            ["ro,rw", "z,Z", "z,O", "x", "upperdir=/u,workdir=/w", "O,upperdir=/u", "slave,shared", "idmap=a=1"]
-        {
+        for words in [
+            "ro,rw",
+            "z,Z",
+            "z,O",
+            "x",
+            "upperdir=/u,workdir=/w",
+            "O,upperdir=/u",
+            "slave,shared",
+            "idmap=a=1",
+            "idmap=uids=0-0-0",
+            "idmap=uids=0-1-1#@1-2-1",
+        ] {
             assert!(read(words).is_err(), "{words}");
         }
     }

@@ -34,7 +34,7 @@ impl Userns {
         let gid = csv(&self.gidmap)?;
         if uid.is_empty() && gid.is_empty() && self.subuidname.is_none() && self.subgidname.is_none() {
             let typed = self.userns.as_deref().or_else(|| around.variable("PODMAN_USERNS"));
-            spec.userns = mode(typed.unwrap_or(""))?;
+            spec.userns = mode(typed.unwrap_or(""), &around.id_maps)?;
             return Ok(());
         }
         ensure!(
@@ -62,8 +62,8 @@ impl Userns {
     }
 }
 
-/// `--userns`.
-pub fn mode(text: &str) -> Result<UserNamespace> {
+/// `--userns`; `own` are the maps of the user namespace we work in.
+pub fn mode(text: &str, own: &IdMaps) -> Result<UserNamespace> {
     let (mode, options) = match text.split_once(':') {
         Some((mode, options)) => (mode, Some(options)),
         None => (text, None),
@@ -73,7 +73,7 @@ pub fn mode(text: &str) -> Result<UserNamespace> {
         ("nomap", None) => UserNamespace::NoMap,
         ("private", None) => bail!("must provide at least one UID or GID mapping to configure a user namespace"),
         ("keep-id", options) => keep_id(options.unwrap_or_default())?,
-        ("auto", options) => auto(options.unwrap_or_default())?,
+        ("auto", options) => auto(options.unwrap_or_default(), own)?,
         ("container", Some(name)) if !name.is_empty() => UserNamespace::Container(name.to_owned()),
         ("ns", Some(path)) if path.starts_with('/') => UserNamespace::Path(path.to_owned()),
         ("container" | "ns", _) => bail!("namespace mode {mode} requires a value"),
@@ -102,7 +102,7 @@ fn keep_id(text: &str) -> Result<UserNamespace> {
     Ok(UserNamespace::KeepId { uid, gid, size })
 }
 
-fn auto(text: &str) -> Result<UserNamespace> {
+fn auto(text: &str, own: &IdMaps) -> Result<UserNamespace> {
     let (mut size, mut uid, mut gid) = (None, Vec::new(), Vec::new());
     for option in options(text) {
         let (key, value) = option?;
@@ -112,8 +112,8 @@ fn auto(text: &str) -> Result<UserNamespace> {
                 ensure!(number > 0, "--userns auto: size must not be 0");
                 size = Some(number);
             }
-            "uidmapping" => uid.push(triple(value)?.1),
-            "gidmapping" => gid.push(triple(value)?.1),
+            "uidmapping" => uid.push(fixed(value, &own.uid)?),
+            "gidmapping" => gid.push(fixed(value, &own.gid)?),
             _ => bail!("unknown option specified: {key:?}"),
         }
     }
@@ -162,18 +162,23 @@ fn triple(text: &str) -> Result<(Manner, IdRange)> {
     Ok((manner, range))
 }
 
+/// A line that stands for itself, in the numbers of the user namespace we work in.
+fn fixed(word: &str, own: &[IdRange]) -> Result<IdRange> {
+    let (manner, mut range) = triple(word)?;
+    if manner.host && !own.is_empty() {
+        range.outside = to_own(&range, own)
+            .with_context(|| format!("{word:?}: the host's ids are not among those mapped for this user"))?;
+    }
+    Ok(range)
+}
+
 /// All lines of one map, in the numbers of the user namespace we work in.
 fn map(words: &[String], own: &[IdRange]) -> Result<Vec<IdRange>> {
     let mut ranges: Vec<IdRange> = Vec::new();
     let mut extend = false;
     for word in words {
-        let (manner, mut range) = triple(word)?;
-        extend |= manner.add;
-        if manner.host && !own.is_empty() {
-            range.outside = to_own(&range, own)
-                .with_context(|| format!("{word:?}: the host's ids are not among those mapped for this user"))?;
-        }
-        ranges.push(range);
+        extend |= triple(word)?.0.add;
+        ranges.push(fixed(word, own)?);
     }
     if extend {
         let base = if own.is_empty() { vec![IdRange { inside: 0, outside: 0, size: u32::MAX }] } else { own.to_vec() };
@@ -260,6 +265,7 @@ mod tests {
 
     #[test]
     fn modes() {
+        let mode = |text: &str| super::mode(text, &IdMaps::default());
         assert_eq!(mode("").unwrap(), UserNamespace::Host);
         assert_eq!(
             mode("keep-id:uid=1,gid=2,size=3").unwrap(),

@@ -12,13 +12,26 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// No image needs more; one that has more is a trap.
 const DEPTH_MAX: usize = 128;
 
-/// Copy the content and the attributes of the directory `source` to the directory `target`.
-pub fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Fault> {
+/// Copy the content and the attributes of the directory `source` to the directory `target`; those of `given` stay.
+pub fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, given: Given) -> Result<(), Fault> {
     // `target` is an O_PATH descriptor of a detached mount's root.
     let target = super::open_dir_at(target, c".")?;
     copy_directory(source, target.as_fd(), DEPTH_MAX)?;
-    let status = nix::sys::stat::fstat(source)?;
+    let (mut status, own) = (nix::sys::stat::fstat(source)?, nix::sys::stat::fstat(&target)?);
+    if given.mode {
+        status.st_mode = own.st_mode;
+    }
+    if given.owner {
+        (status.st_uid, status.st_gid) = (own.st_uid, own.st_gid);
+    }
     give(target.as_fd(), c".", &status)
+}
+
+/// What the mount's options have said of the root of the tmpfs.
+#[derive(Clone, Copy)]
+pub struct Given {
+    pub mode: bool,
+    pub owner: bool,
 }
 
 fn copy_directory(source: BorrowedFd<'_>, target: BorrowedFd<'_>, depth: usize) -> Result<(), Fault> {
