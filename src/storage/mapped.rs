@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -134,7 +134,8 @@ impl Owners<'_> {
     }
 
     fn map(&self, uid: u32, gid: u32) -> Result<(u32, u32)> {
-        if !self.told.get() && self.begun.elapsed() > LONG {
+        // A word for who waits; a script's standard error is not for that.
+        if !self.told.get() && self.begun.elapsed() > LONG && std::io::stderr().is_terminal() {
             self.told.set(true);
             eprintln!("coracle: giving the image's files the container's ids; once for this image and map");
         }
