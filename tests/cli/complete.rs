@@ -64,7 +64,6 @@ both! {
             ("events", vec!["--stream=false", "--filter", "container=web"]),
             ("stats", vec!["--no-stream", "web"]),
             ("info", vec![]),
-            ("version", vec![]),
             ("container inspect", vec!["web"]),
             ("image inspect", vec![image]),
         ] {

@@ -62,7 +62,9 @@ impl Security {
 pub fn default_sysctl(spec: &mut ContainerSpec, name: &str, value: &str) {
     let name = name.trim().replace('/', ".");
     let given = spec.security.sysctl.iter().any(|(known, _)| *known == name);
-    if !given && check_sysctl(&name, spec).is_ok() {
+    // A user namespace of the container's own may not own the network namespace: nobody asked for it by name.
+    let is_foreign = name.starts_with("net.") && spec.userns != crate::model::user::UserNamespace::default();
+    if !given && !is_foreign && check_sysctl(&name, spec).is_ok() {
         spec.security.sysctl.push((name, value.to_owned()));
     }
 }
