@@ -177,9 +177,7 @@ pub fn sysctl(spec: &ContainerSpec, facts: &Facts, mapped: bool) -> HashMap<Stri
     if own_network && !facts.rootless && !mapped {
         sysctl.insert("net.ipv4.ping_group_range".to_owned(), "0 0".to_owned());
     }
-    // The same as containers.conf's default_sysctls of most distributions have it.
-    let may_not = |name: &str, value: &str| mapped && name == "net.ipv4.ping_group_range" && value == "0 0";
-    sysctl.extend(spec.security.sysctl.iter().filter(|(name, value)| !may_not(name, value)).cloned());
+    sysctl.extend(spec.security.sysctl.iter().cloned());
     sysctl
 }
 
