@@ -50,8 +50,11 @@ pub fn run(args: Args, engine: &Engine) -> Result<ExitCode> {
     let wish = Wish { names: args.container.into_iter().collect(), latest: args.latest, ..Wish::default() };
     let chosen = select::select(engine, &wish, "attach", |_, _| true)?;
     let Some(one) = chosen.first() else { return Ok(ExitCode::SUCCESS) };
-    let seat =
-        Seat { input: !args.no_stdin, detach_keys: super::flag::detach_keys(args.detach_keys.as_deref())?, proxy_signals: args.sig_proxy };
+    let seat = Seat {
+        input: !args.no_stdin,
+        detach_keys: super::flag::detach_keys(args.detach_keys.as_deref())?,
+        proxy_signals: args.sig_proxy,
+    };
     let id = one.id()?;
     let signals = client::block_signals()?;
     let started = attach::attach(engine, id, attach::everything(seat.input, false))?;

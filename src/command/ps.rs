@@ -306,7 +306,9 @@ fn status(container: &Listed) -> String {
     let word = container.word();
     let text = match &container.state {
         State::Live(status) if word == "running" => format!("Up {}", human::since(moment_of(status.started_ns))),
-        State::Exited(exit) if !exit.never_ran() => format!("Exited ({}) {}", exit.code, human::ago(moment_of(exit.finished_ns))),
+        State::Exited(exit) if !exit.never_ran() => {
+            format!("Exited ({}) {}", exit.code, human::ago(moment_of(exit.finished_ns)))
+        }
         _ => {
             let (first, rest) = word.split_at(1);
             format!("{}{rest}", first.to_ascii_uppercase())

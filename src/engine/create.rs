@@ -71,7 +71,9 @@ pub fn create(engine: &Engine, wish: Wish, progress: &dyn Progress) -> Result<Co
     publish(engine, &mut record, name, replace)?;
     drop(reservation);
     make_volumes(engine, &record)?;
-    note(Level::Debug, || format!("Created container {} named {}, of {} layers", record.id, record.name, record.layers.len()));
+    note(Level::Debug, || {
+        format!("Created container {} named {}, of {} layers", record.id, record.name, record.layers.len())
+    });
     event::record(&engine.layout, event_of(&record, "create"));
     Ok(record)
 }

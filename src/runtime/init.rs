@@ -80,7 +80,8 @@ fn wait_at_door(child: &mut Child) -> Result<(), Fault> {
     // As the first process of a pid namespace it would not hear the signals that end others: read them.
     let signals = ending_signals()?;
     loop {
-        let mut polled = [PollFd::new(door.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let mut polled =
+            [PollFd::new(door.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut polled, PollTimeout::NONE) {
             Err(nix::Error::EINTR) => continue,
             other => other?,

@@ -218,7 +218,8 @@ impl ContainerRecord {
     /// Write it again (`update`, `rename`), under the container's lock.
     pub fn save(&self, layout: &Layout) -> Result<()> {
         let path = ContainerRecord::path(layout, &self.id);
-        file::replace(&path, &self.document()?, Durability::Durable).with_context(|| format!("write {}", path.display()))
+        file::replace(&path, &self.document()?, Durability::Durable)
+            .with_context(|| format!("write {}", path.display()))
     }
 
     /// The text of `config.json`. What was not asked for is left out: whoever lists a thousand containers reads a third.

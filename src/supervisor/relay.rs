@@ -115,7 +115,6 @@ impl Relay {
     pub fn rest(&mut self) {
         self.buffer = Vec::new();
     }
-
 }
 
 impl Viewer {

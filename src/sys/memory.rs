@@ -7,10 +7,10 @@ const STACK_BELOW: usize = 4 << 20;
 /// What the functions called from here on may still use of it.
 const STACK_KEPT: usize = 8 << 10;
 
-/// Give free memory of the allocator, the unused part of the stack and the program's own pages back. For a process that
-/// has done its heavy work and will be idle for long: what it still needs of its program comes back from the page cache.
+/// Give free memory of the allocator, the unused part of the stack and the program's constants back. For a process that
+/// has done its heavy work and will be idle for long: a constant it still needs comes back from the page cache.
 pub fn give_back() {
-    forget_program();
+    forget_constants();
     // SAFETY: malloc_trim takes a number; the allocator's own locks are its business.
     #[cfg(target_env = "gnu")]
     unsafe {
@@ -32,8 +32,9 @@ pub fn give_back() {
     }
 }
 
-/// Take the pages of the program's code and constants out of this process. They stay in the page cache.
-fn forget_program() {
+/// Take the pages of the program's constants out of this process; they stay in the page cache. Not those of its code: under
+/// User Mode Linux a process dies when it comes back to such a page.
+fn forget_constants() {
     unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> libc::c_int {
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(65536) as usize;
         // SAFETY: dl_iterate_phdr gives a valid description, whose headers are `dlpi_phnum` in number.
@@ -41,11 +42,14 @@ fn forget_program() {
             let info = &*info;
             (info.dlpi_addr as usize, std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()))
         };
-        for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0) {
+        for header in headers
+            .iter()
+            .filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & (libc::PF_W | libc::PF_X) == 0)
+        {
             let start = (base + header.p_vaddr as usize).next_multiple_of(page);
             let end = (base + header.p_vaddr as usize + header.p_memsz as usize) / page * page;
             if start < end {
-                // SAFETY: whole pages of a segment that is mapped from the program's file and never writable (relocations
+                // SAFETY: whole pages of a segment that is mapped from the program's file, neither writable nor code (relocations
                 // and RELRO lie in writable ones): each comes back with the same content when it is touched next.
                 unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_DONTNEED) };
             }
@@ -61,7 +65,7 @@ fn forget_program() {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_program_goes_on_without_its_pages() {
+    fn constants_come_back() {
         static TEXT: &str = "constants come back";
         let before = TEXT.to_owned();
         super::give_back();

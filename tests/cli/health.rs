@@ -6,13 +6,20 @@ use crate::support::{Env, until};
 /// An idle container whose check is this script, run only when it is asked for.
 fn checked(env: &Env, script: &str, options: &[&str]) {
     let image = env.busybox();
-    let words = ["run", "-d", "--name", "web", "--network", "none", "--health-interval", "disable", "--health-retries", "1"];
+    let words =
+        ["run", "-d", "--name", "web", "--network", "none", "--health-interval", "disable", "--health-retries", "1"];
     let rest = ["--health-cmd", script, image, "sleep", "1000"];
     env.coracle(words.iter().chain(options).chain(&rest)).ok();
 }
 
 fn health(env: &Env) -> String {
-    env.coracle(["inspect", "--format", "{{.State.Status}} {{.State.Health.Status}} {{.State.Health.FailingStreak}}", "web"]).ok()
+    env.coracle([
+        "inspect",
+        "--format",
+        "{{.State.Status}} {{.State.Health.Status}} {{.State.Health.FailingStreak}}",
+        "web",
+    ])
+    .ok()
 }
 
 both! {

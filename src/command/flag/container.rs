@@ -1,7 +1,8 @@
 //! All options of `run` and `create` together, and the way from them to a wish.
 
 use super::{
-    Surroundings, defaults, health, image, lifecycle, log, mount, namespace, network, process, resource, security, userns,
+    Surroundings, defaults, health, image, lifecycle, log, mount, namespace, network, process, resource, security,
+    userns,
 };
 use crate::engine::create::Wish;
 use crate::model::container::{ContainerSpec, LogDriver, RootSource};

@@ -62,10 +62,7 @@ fn sometimes(spec: &ContainerSpec) -> Map<String, Value> {
     let fields = [
         ("Healthcheck", spec.health.as_ref().map(|check| json!(check))),
         ("StartupHealthCheck", policy.startup.as_ref().map(startup)),
-        (
-            "HealthLogDestination",
-            checked.then(|| json!(policy.log_destination.as_deref().unwrap_or("local"))),
-        ),
+        ("HealthLogDestination", checked.then(|| json!(policy.log_destination.as_deref().unwrap_or("local")))),
         ("HealthcheckMaxLogCount", checked.then(|| json!(policy.max_log_count.unwrap_or(5)))),
         ("HealthcheckMaxLogSize", checked.then(|| json!(policy.max_log_size.unwrap_or(500)))),
         ("Timezone", spec.process.timezone.as_ref().map(|zone| json!(zone))),

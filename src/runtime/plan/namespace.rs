@@ -57,7 +57,8 @@ impl Namespaces {
         let mut joins_user = false;
         // A pid namespace belongs to the user namespace it is made in, and only who has rights there may mount its procfs:
         // to be made in a joined one the process must be born there.
-        let is_user = |(kind, place): &(LinuxNamespaceType, Option<Place>)| *kind == LinuxNamespaceType::User && place.is_some();
+        let is_user =
+            |(kind, place): &(LinuxNamespaceType, Option<Place>)| *kind == LinuxNamespaceType::User && place.is_some();
         let is_born_inside = self.makes(LinuxNamespaceType::Pid) && self.0.iter().any(is_user);
         let makes_network = self.makes(LinuxNamespaceType::Network);
         let (mut makes_cgroup, mut makes_time) = (false, false);

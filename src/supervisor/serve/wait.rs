@@ -105,7 +105,13 @@ impl Ready {
     /// Whether there is anything to do.
     pub(super) fn any(&self) -> bool {
         let of_client = |seen: &Seen| seen.speaks || seen.sinks != [false; 2];
-        self.signals || self.listener || self.process || self.check || self.notify || self.network || self.sources != [false; 2]
+        self.signals
+            || self.listener
+            || self.process
+            || self.check
+            || self.notify
+            || self.network
+            || self.sources != [false; 2]
             || self.clients.iter().any(of_client)
     }
 }
