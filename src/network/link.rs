@@ -346,12 +346,20 @@ pub fn add_local_table(batch: &mut Batch, ipv6: bool, mark: u32, table: u8) {
 
 /// A link that cannot be made because the kernel lacks what it is.
 pub fn explain_kind(error: anyhow::Error, what: &str) -> anyhow::Error {
-    let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-    if errno != Some(nix::libc::EOPNOTSUPP) {
+    if errno_of(&error) != Some(nix::libc::EOPNOTSUPP) {
         return error;
     }
     let failure = Failure::new(Kind::Engine, format!("this kernel does not do {what}"));
     error.context(failure.hint("it may be a module of another kernel than the one that runs: was there an update?"))
+}
+
+/// Whether the kernel refused because the link's name is taken.
+pub fn is_there_already(error: &anyhow::Error) -> bool {
+    errno_of(error) == Some(nix::libc::EEXIST)
+}
+
+fn errno_of(error: &anyhow::Error) -> Option<i32> {
+    error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error)
 }
 
 /// Remove a link by name.

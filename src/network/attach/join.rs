@@ -162,6 +162,11 @@ impl Joining<'_> {
         self.leases = ipam::lease(request.layout, &self.record, request.id, &self.endpoint.addresses)?;
         if self.mac == [0; 6] {
             self.mac = match self.leases.first() {
+                // No two on one parent may have the same, and that of an earlier life may not be cleared away yet.
+                _ if self.record.driver == Driver::Macvlan => {
+                    let [a, b, c, d] = create::random()?;
+                    [0x02, 0x63, a, b, c, d]
+                }
                 Some(lease) => mac_of(lease.address),
                 None => mac_of_id(request.id),
             };
@@ -257,7 +262,15 @@ pub(super) fn make_link(
             link::add_stacked(&mut batch, &stacked);
         }
     }
-    let made = batch.send(host.route()).map_err(|error| link::explain_kind(error, one.record.driver.as_str()));
+    let mut made = batch.send(host.route());
+    if let (Err(error), Some(name)) = (&made, &interface.host_link)
+        && link::is_there_already(error)
+    {
+        // Of an earlier life: the kernel clears a namespace away, with its links, in its own time.
+        link::remove_now(host.route(), name)?;
+        made = batch.send(host.route());
+    }
+    let made = made.map_err(|error| link::explain_kind(error, one.record.driver.as_str()));
     made.with_context(|| format!("join network {}", one.record.name))?;
     if let (Some(name), true) = (&interface.host_link, one.options.unmanaged && one.options.vlan != 0) {
         let port = link::find(host.route(), name)?.context("the new link is gone again")?;
