@@ -6,8 +6,8 @@ use super::bundle::Bundle;
 use crate::support::command::{Output, Running};
 use crate::support::coracle::{Env, as_root};
 use crate::support::need::need;
-use crate::support::until;
-use std::time::{Duration, Instant};
+use crate::support::{until, within};
+use std::time::Duration;
 
 /// How long a daemon may take to answer, or to go away.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,16 +25,15 @@ struct Daemon(Running);
 impl Daemon {
     /// Start it and wait until `probe` succeeds; else what it has said, for the skip.
     fn start(mut daemon: Running, probe: impl Fn() -> Output) -> Result<Daemon, String> {
-        let end = Instant::now() + PATIENCE;
-        while probe().code() != 0 {
-            if !daemon.runs() || Instant::now() > end {
-                let said = daemon.stderr();
-                drop(Daemon(daemon));
-                return Err(said.lines().last().unwrap_or("no word").to_owned());
-            }
-            std::thread::sleep(Duration::from_millis(50));
+        let answers = within(PATIENCE, || match probe().code() {
+            0 => Some(true),
+            _ => (!daemon.runs()).then_some(false),
+        });
+        let daemon = Daemon(daemon);
+        match answers {
+            Some(true) => Ok(daemon),
+            _ => Err(daemon.0.stderr().lines().last().unwrap_or("no word").to_owned()),
         }
-        Ok(Daemon(daemon))
     }
 }
 
@@ -43,10 +42,8 @@ impl Drop for Daemon {
         if self.0.runs() {
             self.0.signal(nix::sys::signal::Signal::SIGTERM);
         }
-        let end = Instant::now() + PATIENCE;
-        while self.0.runs() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        // One that does not end is found by the check of what is left behind.
+        let _ = within(PATIENCE, || (!self.0.runs()).then_some(()));
     }
 }
 

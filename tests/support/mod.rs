@@ -18,4 +18,4 @@ pub(crate) mod wait;
 pub(crate) use command::{Command, Output};
 pub(crate) use coracle::Env;
 pub(crate) use image::Image;
-pub(crate) use wait::until;
+pub(crate) use wait::{until, within};

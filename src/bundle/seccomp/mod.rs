@@ -179,21 +179,4 @@ mod tests {
         });
         tried.join().unwrap();
     }
-
-    #[test]
-    #[ignore = "prints a figure"]
-    fn cost() {
-        let least = |work: &dyn Fn()| {
-            let time = |_| {
-                let start = std::time::Instant::now();
-                work();
-                start.elapsed()
-            };
-            (0..300).map(time).min().unwrap_or_default()
-        };
-        let profile = default_profile(&Capabilities::new(), false);
-        let made = least(&|| drop(std::hint::black_box(default_profile(&Capabilities::new(), false))));
-        let compiled = least(&|| drop(std::hint::black_box(crate::runtime::seccomp::compile(&profile).unwrap())));
-        println!("profile {made:?}, program {compiled:?}");
-    }
 }
