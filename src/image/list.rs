@@ -5,7 +5,7 @@
 
 use crate::failure::{Failure, Kind};
 use crate::image::copy::{Layer, Source, fetched_of};
-use crate::image::manifest::{Descriptor, Document, Index, media};
+use crate::image::manifest::{Descriptor, Document, Index};
 use crate::image::reference::Reference;
 use crate::image::registry::Fetched;
 use crate::model::digest::Digest;
@@ -119,20 +119,7 @@ pub fn all(layout: &Layout) -> Result<Vec<List>> {
 impl List {
     /// An empty one.
     pub fn new(name: &Reference, id: String) -> List {
-        List {
-            version: VERSION,
-            id,
-            name: name.to_string(),
-            index: Index {
-                schema_version: 2,
-                media_type: Some(media::OCI_INDEX.to_owned()),
-                artifact_type: None,
-                manifests: Vec::new(),
-                subject: None,
-                annotations: None,
-            },
-            sources: BTreeMap::new(),
-        }
+        List { version: VERSION, id, name: name.to_string(), index: Index::of(Vec::new()), sources: BTreeMap::new() }
     }
 
     /// Put an entry in, in the place of one of the same digest.

@@ -169,6 +169,20 @@ pub struct Index {
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
+impl Index {
+    /// An OCI index of these and nothing more.
+    pub fn of(manifests: Vec<Descriptor>) -> Index {
+        Index {
+            schema_version: 2,
+            media_type: Some(media::OCI_INDEX.to_owned()),
+            artifact_type: None,
+            manifests,
+            subject: None,
+            annotations: None,
+        }
+    }
+}
+
 /// Either.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Document {

@@ -7,7 +7,7 @@ use crate::failure::Explain;
 use crate::image::auth::percent;
 use crate::image::copy::fetched_of;
 use crate::image::http::{self, Body, Response};
-use crate::image::manifest::{Descriptor, Document, Index, media};
+use crate::image::manifest::{Descriptor, Document, Index};
 use crate::image::progress::Meter;
 use crate::image::registry::{Call, Fetched, Repository, is_transient};
 use crate::model::digest::Digest;
@@ -211,14 +211,7 @@ impl Repository {
             entry.annotations.clone_from(&manifest.annotations);
         }
         entries.push(entry);
-        let index = Index {
-            schema_version: 2,
-            media_type: Some(media::OCI_INDEX.to_owned()),
-            artifact_type: None,
-            manifests: entries,
-            subject: None,
-            annotations: None,
-        };
+        let index = Index::of(entries);
         self.put_manifest(&fetched_of(Document::Index(index))?, &format!("sha256-{}", subject.hex()))
     }
 }

@@ -173,14 +173,7 @@ fn oci(layout: &Layout, images: &[Saved], place: &mut Place<'_>, options: Option
             entries.push(descriptor.clone());
         }
     }
-    let index = Index {
-        schema_version: 2,
-        media_type: Some(media::OCI_INDEX.to_owned()),
-        artifact_type: None,
-        manifests: entries,
-        subject: None,
-        annotations: None,
-    };
+    let index = Index::of(entries);
     place.put("index.json", &serde_json::to_vec(&index)?)
 }
 
