@@ -35,10 +35,7 @@ impl TlsConnector {
     /// With these.
     pub fn new(wish: &Wish) -> Result<TlsConnector> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier: Arc<dyn ServerCertVerifier> = match &wish.roots {
-            None => Arc::new(Unchecked(provider.clone())),
-            Some(roots) => verifier(roots, &provider)?,
-        };
+        let verifier = Arc::new(verifier(wish.roots.as_deref(), &provider)?);
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -112,7 +109,10 @@ impl Transport for Tls {
     }
 }
 
-fn verifier(roots: &RootCerts, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
+fn verifier(roots: Option<&RootCerts>, provider: &Arc<CryptoProvider>) -> Result<Verifier> {
+    let Some(roots) = roots else {
+        return Ok(Verifier { provider: provider.clone(), inner: None, own: Vec::new() });
+    };
     let mut store = RootCertStore::empty();
     let mut own = Vec::new();
     match roots {
@@ -123,13 +123,16 @@ fn verifier(roots: &RootCerts, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn
         _ => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
     }
     let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone()).build()?;
-    Ok(Arc::new(Verifier { inner, own }))
+    Ok(Verifier { provider: provider.clone(), inner: Some(inner), own })
 }
 
-/// rustls' own rules, and ours.
+/// Whose certificates are taken. That the other side has its certificate's key is always checked.
 #[derive(Debug)]
 struct Verifier {
-    inner: Arc<WebPkiServerVerifier>,
+    provider: Arc<CryptoProvider>,
+    /// rustls' own rules; absent: for registries marked insecure, anybody's.
+    inner: Option<Arc<WebPkiServerVerifier>>,
+    /// Those that are taken as they are.
     own: Vec<CertificateDer<'static>>,
 }
 
@@ -142,7 +145,8 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let result = self.inner.verify_server_cert(end_entity, intermediates, name, ocsp, now);
+        let Some(inner) = &self.inner else { return Ok(ServerCertVerified::assertion()) };
+        let result = inner.verify_server_cert(end_entity, intermediates, name, ocsp, now);
         match result {
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_) | CertificateError::UnknownIssuer))
                 if self.own.iter().any(|one| one == end_entity) =>
@@ -161,7 +165,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -170,50 +174,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// For registries marked insecure: whose certificate it is does not matter, that the other side has its key does.
-#[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
