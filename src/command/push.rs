@@ -137,6 +137,13 @@ impl Protection {
 pub struct Sending {
     #[command(flatten)]
     change: Change,
+    #[command(flatten)]
+    delivery: Delivery,
+}
+
+// What all pushes have in common, those of artifacts too.
+#[derive(clap::Args, Debug)]
+pub struct Delivery {
     /// Write the digest of what was pushed to the specified file
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
@@ -152,9 +159,17 @@ pub struct Sending {
 impl Sending {
     /// Send as these options say. `push` returns the digest of what is there now.
     pub fn send(&self, all: bool, push: impl FnOnce(Access, How, &Progress) -> Result<Digest>) -> Result<()> {
+        let conversion = self.change.conversion();
+        self.delivery
+            .deliver(|access, signer, progress| push(access, How { conversion, all, platform: None, signer }, progress))
+    }
+}
+
+impl Delivery {
+    /// Send as these options say, and write down the digest that `push` returns.
+    pub fn deliver(&self, push: impl FnOnce(Access, Option<Arc<Signer>>, &Progress) -> Result<Digest>) -> Result<()> {
         let signer = self.protection.signer()?;
-        let how = How { conversion: self.change.conversion(), all, platform: None, signer };
-        let digest = push(self.registry.access()?, how, &Progress::new(self.quiet))?;
+        let digest = push(self.registry.access()?, signer, &Progress::new(self.quiet))?;
         match &self.digestfile {
             Some(path) => std::fs::write(path, digest.as_str()).with_context(|| format!("write {}", path.display())),
             None => Ok(()),
